@@ -150,6 +150,11 @@ class BaseImageSettings(_Section):
 class BuildSettings(_Section):
     """Building images."""
 
+    engine_url: str | None = Field(
+        None,
+        description="Engine that builds and verifies: unix://…, tcp://… or ssh://…. "
+        "Default: DOCKER_HOST, the CLI's context, the default socket.",
+    )
     timeout_seconds: float = Field(3600, description="Longest that one build may take, in seconds.")
     network: str | None = Field(
         None, description="Network mode of build steps, for sites that need one (`host`)."

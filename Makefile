@@ -1,0 +1,55 @@
+# Two commands: `make demo` and `make test`. Both need Python 3.11 or 3.12, and root or a running Docker engine.
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-stop test test-quick lint format types check-docs docs lock venv engine bench clean
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+READY_ML := $(VENV)/.ready-ml
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: venv engine ## Package and deploy the example model, ask it something, show the UI's address
+	@$(PYTHON) -m deploy.demo start
+
+demo-stop: ## Remove everything that `make demo` made
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m deploy.demo stop; else echo "There is no demo to stop."; fi
+
+test: lint types engine $(READY_ML) ## Lint, strict types and every test
+	@$(PYTHON) -m pytest
+
+test-quick: lint types engine $(READY_ML) ## The same without the slow tests
+	@$(PYTHON) -m pytest -m "not slow"
+
+lint: venv
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check -q .
+
+types: venv
+	@$(VENV)/bin/mypy
+
+format: venv ## Put the code into shape
+	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
+
+docs: venv ## Write the pages that are made from the code
+	@$(PYTHON) -m deploy.configuration_page > docs/configuration.md
+
+bench: engine $(READY_ML) ## Measure, and write benchmarks/RESULTS.md
+	@$(PYTHON) -m benchmarks.packaging
+
+lock: venv ## Resolve the lock files anew
+	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --all-extras-but-ml pyproject.toml -o requirements.lock
+
+engine:
+	@deploy/bootstrap_engine.sh
+
+venv: $(READY)
+
+$(READY): requirements.lock pyproject.toml deploy/bootstrap_venv.sh
+	@deploy/bootstrap_venv.sh $(VENV) requirements.lock
+
+$(READY_ML): $(READY) requirements-ml.lock
+	@deploy/bootstrap_venv.sh $(VENV) requirements-ml.lock
+
+clean: demo-stop ## Remove the demo and the virtual environment
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

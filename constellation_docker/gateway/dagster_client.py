@@ -1,0 +1,351 @@
+"""A small typed client for Dagster's GraphQL, and the reference for backends in other languages.
+
+It sees to what Dagster does not: a launch for a partition that does not exist "succeeds" there and fails
+when it runs, so `package` and `deploy` add the partition first; and an unknown partitions definition
+answers "unauthorized". The operations are those of docs/graphql.md, which a test compares with this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from constellation_docker.errors import ConstellationError
+
+LOCATION = "constellation_docker"
+REPOSITORY = "__repository__"
+TERMINAL = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+
+ADD_PARTITION = """
+mutation AddPartition($repository: RepositorySelector!, $definition: String!, $key: String!) {
+  addDynamicPartition(repositorySelector: $repository, partitionsDefName: $definition, partitionKey: $key) {
+    __typename
+    ... on PythonError { message }
+    ... on UnauthorizedError { message }
+  }
+}"""
+
+LAUNCH = """
+mutation Launch($execution: ExecutionParams!) {
+  launchRun(executionParams: $execution) {
+    __typename
+    ... on LaunchRunSuccess { run { runId status } }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on PipelineNotFoundError { message }
+    ... on UnauthorizedError { message }
+    ... on PythonError { message }
+  }
+}"""
+
+RUN = """
+query Run($id: ID!) {
+  runOrError(runId: $id) {
+    __typename
+    ... on Run { runId status jobName creationTime startTime endTime tags { key value } }
+  }
+}"""
+
+RUNS = """
+query Runs($filter: RunsFilter!, $limit: Int, $cursor: String) {
+  runsOrError(filter: $filter, limit: $limit, cursor: $cursor) {
+    __typename
+    ... on Runs { results { runId status jobName creationTime startTime endTime tags { key value } } }
+    ... on PythonError { message }
+  }
+}"""
+
+LOGS = """
+query Logs($id: ID!, $cursor: String, $limit: Int) {
+  logsForRun(runId: $id, afterCursor: $cursor, limit: $limit) {
+    __typename
+    ... on EventConnection {
+      cursor
+      hasMore
+      events {
+        __typename
+        ... on MessageEvent { message timestamp level stepKey }
+        ... on ExecutionStepFailureEvent {
+          error { message }
+          failureMetadata { metadataEntries { label ... on TextMetadataEntry { text } ... on MarkdownMetadataEntry { mdStr } } }
+        }
+        ... on AssetCheckEvaluationEvent { evaluation { checkName success description assetKey { path } } }
+      }
+    }
+  }
+}"""
+
+TERMINATE = """
+mutation Terminate($id: String!) {
+  terminateRun(runId: $id, terminatePolicy: SAFE_TERMINATE) {
+    __typename
+    ... on TerminateRunFailure { message }
+    ... on RunNotFoundError { message }
+    ... on PythonError { message }
+  }
+}"""
+
+LOCATION_STATUS = """
+query Locations {
+  locationStatusesOrError { __typename ... on WorkspaceLocationStatusEntries { entries { name loadStatus } } }
+  repositoriesOrError { __typename ... on RepositoryConnection { nodes { name location { name } } } }
+}"""
+
+
+class DagsterUnavailable(ConstellationError):
+    """Dagster's webserver does not answer, or answers with an error of its own."""
+
+    code = "dagster_unavailable"
+    is_transient = True
+
+
+class LaunchRefused(ConstellationError):
+    """Dagster did not start the run, or would have started one that cannot succeed."""
+
+    code = "launch_refused"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its storage knows it. Times are seconds since 1970, or None where it has not come so far."""
+
+    run_id: str
+    job: str
+    status: str
+    tags: Mapping[str, str]
+    created_at: float | None
+    started_at: float | None
+    ended_at: float | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its status will not change any more."""
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One event of a run's log."""
+
+    kind: str
+    message: str
+    level: str
+    step: str | None
+    raw: Mapping[str, Any]
+
+
+class DagsterClient:
+    """Launches, reads and ends runs of the code location over GraphQL.
+
+    Args:
+        url: The webserver's address, such as `http://127.0.0.1:3000`.
+        timeout_seconds: Longest for one call; a webserver that hangs costs no more than this.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float = 15) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(timeout=timeout_seconds, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def is_location_loaded(self) -> bool:
+        """Whether the webserver answers and has loaded the code location."""
+        nodes = self._query(LOCATION_STATUS, {})["repositoriesOrError"].get("nodes", [])
+        return any(node["location"]["name"] == LOCATION for node in nodes)
+
+    def add_partition(self, definition: str, key: str) -> None:
+        """Add a dynamic partition; one that is there already is fine.
+
+        Args:
+            definition: `model_versions` or `models`.
+            key: The partition's key.
+
+        Raises:
+            LaunchRefused: There is no such partitions definition.
+            DagsterUnavailable: No answer, or an error inside Dagster.
+        """
+        answer = self._query(
+            ADD_PARTITION, {"repository": self._selector(), "definition": definition, "key": key}
+        )["addDynamicPartition"]
+        if answer["__typename"] not in {"AddDynamicPartitionSuccess", "DuplicateDynamicPartitionError"}:
+            raise LaunchRefused(
+                f"The partition {key!r} could not be added to {definition}: {answer.get('message', answer['__typename'])}",
+                remedy="Check the name of the partitions definition, and that the webserver is not read-only.",
+            )
+
+    def package(self, key: str, *, tags: Mapping[str, str] | None = None) -> str:
+        """Package a model version, adding its partition first, and return the run's id.
+
+        Args:
+            key: `name@version`, as in the card store.
+            tags: Further tags for the run.
+        """
+        self.add_partition("model_versions", key)
+        return self.launch("package_model", partition=key, tags=tags)
+
+    def deploy(
+        self,
+        environment: str,
+        model: str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Deploy a model to an environment and return the run's id.
+
+        Args:
+            environment: The environment's name.
+            model: The model's name, without its version.
+            config: What to deploy, such as `{"version": "1.0.0", "replicas": 2}`; empty for what is wanted
+                already, or the newest published version.
+            tags: Further tags for the run.
+        """
+        self.add_partition("models", model)
+        run_config = {"ops": {"deployment": {"config": dict(config)}}} if config else {}
+        return self.launch("deploy_model", partition=f"{environment}|{model}", run_config=run_config, tags=tags)
+
+    def launch(
+        self,
+        job: str,
+        *,
+        partition: str | None = None,
+        run_config: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Launch a job and return the run's id.
+
+        Args:
+            job: `package_model`, `deploy_model`, `delete_model`, `pull_image` or `push_image`.
+            partition: `name@version` for packaging, `environment|name` for deploying, none for the others.
+                It must exist: see `add_partition`.
+            run_config: Configuration of the job's ops.
+            tags: Further tags for the run, such as `constellation/requested_by`.
+
+        Raises:
+            LaunchRefused: Dagster refused the job, its configuration or the partition.
+            DagsterUnavailable: No answer, or an error inside Dagster.
+        """
+        all_tags = dict(tags or {}) | ({"dagster/partition": partition} if partition else {})
+        execution = {
+            "selector": {
+                "repositoryLocationName": LOCATION,
+                "repositoryName": REPOSITORY,
+                "pipelineName": job,
+            },
+            "mode": "default",
+            "runConfigData": run_config or {},
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in all_tags.items()]},
+        }
+        answer = self._query(LAUNCH, {"execution": execution})["launchRun"]
+        if answer["__typename"] == "LaunchRunSuccess":
+            return str(answer["run"]["runId"])
+        reasons = "; ".join(error["message"] for error in answer.get("errors", [])) or answer.get("message", "")
+        if answer["__typename"] == "PythonError":
+            raise DagsterUnavailable(f"Dagster could not launch {job}.", remedy="Look into the webserver's log.")
+        raise LaunchRefused(f"Dagster refused to launch {job}: {reasons}", remedy="Correct the launch; see docs/graphql.md.")
+
+    def run(self, run_id: str) -> Run | None:
+        """One run by its id."""
+        answer = self._query(RUN, {"id": run_id})["runOrError"]
+        return _run(answer) if answer["__typename"] == "Run" else None
+
+    def runs(
+        self,
+        tags: Mapping[str, str],
+        *,
+        statuses: Sequence[str] = (),
+        limit: int = 25,
+        cursor: str | None = None,
+    ) -> list[Run]:
+        """Runs that carry all these tags, newest first.
+
+        Args:
+            tags: Tags that must match, such as `{"constellation/model_id": "…"}`.
+            statuses: Only runs in one of these statuses.
+            limit: Most runs.
+            cursor: The id of the last run of the page before.
+        """
+        selection: dict[str, Any] = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
+        if statuses:
+            selection["statuses"] = list(statuses)
+        answer = self._query(RUNS, {"filter": selection, "limit": limit, "cursor": cursor})["runsOrError"]
+        if answer["__typename"] != "Runs":
+            raise DagsterUnavailable("Dagster could not list runs.", remedy="Look into the webserver's log.")
+        return [_run(result) for result in answer["results"]]
+
+    def logs(self, run_id: str, *, cursor: str | None = None, limit: int = 1000) -> tuple[list[LogEntry], str | None]:
+        """A run's log after a cursor, and the cursor to go on from."""
+        answer = self._query(LOGS, {"id": run_id, "cursor": cursor, "limit": limit})["logsForRun"]
+        if answer["__typename"] != "EventConnection":
+            return [], cursor
+        entries = [
+            LogEntry(
+                kind=event["__typename"],
+                message=event.get("message") or "",
+                level=event.get("level") or "",
+                step=event.get("stepKey"),
+                raw=event,
+            )
+            for event in answer["events"]
+        ]
+        return entries, answer["cursor"]
+
+    def terminate(self, run_id: str) -> None:
+        """Ask a run to end; its build stops on the engine, too.
+
+        Raises:
+            LaunchRefused: There is no such run, or it has ended.
+        """
+        answer = self._query(TERMINATE, {"id": run_id})["terminateRun"]
+        if answer["__typename"] != "TerminateRunSuccess":
+            raise LaunchRefused(
+                f"The run {run_id} cannot be ended: {answer.get('message', answer['__typename'])}",
+                remedy="It may have ended already.",
+            )
+
+    def _query(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            response = self._http.post(f"{self.url}/graphql", json={"query": document, "variables": variables})
+            answer = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise DagsterUnavailable(
+                f"Dagster's webserver does not answer at {self.url}.",
+                remedy="Start it, or try again in a moment.",
+                cause=type(error).__name__,
+            ) from error
+        if not isinstance(answer, dict) or answer.get("errors") or "data" not in answer:
+            messages = [str(item.get("message")) for item in (answer.get("errors") or [])] if isinstance(answer, dict) else []
+            raise DagsterUnavailable(
+                "Dagster answered a query with an error.", remedy="Look into the webserver's log.", errors=messages
+            )
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    @staticmethod
+    def _selector() -> dict[str, str]:
+        return {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY}
+
+
+def _run(answer: Mapping[str, Any]) -> Run:
+    return Run(
+        run_id=answer["runId"],
+        job=answer["jobName"],
+        status=answer["status"],
+        tags={tag["key"]: tag["value"] for tag in answer["tags"]},
+        created_at=answer["creationTime"],
+        started_at=answer["startTime"],
+        ended_at=answer["endTime"],
+    )

@@ -1,0 +1,1 @@
+"""Running the product on one machine: bootstrap, a local Dagster, the demo."""

@@ -1,0 +1,212 @@
+"""`make demo` and `make demo-stop`: the main job with embedded defaults, from nothing to an answer.
+
+Everything that it makes lies in `.demo/` and in Docker objects of the Compose project `constellation-demo`,
+so that stopping removes just that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+
+from huggingface_hub import InferenceClient
+from rich.console import Console
+
+from constellation_docker.cards import CardStore, ModelCard, ModelRow
+from constellation_docker.engine import Engine
+from constellation_docker.errors import ConstellationError
+from constellation_docker.gateway import DagsterClient
+from constellation_docker.rollout import remove_environment
+from constellation_docker.settings import Settings, load_settings
+from deploy.local_dagster import REPOSITORY, LocalDagster, free_port
+
+HOME = REPOSITORY / ".demo"
+ENVIRONMENT = "demo"
+PREFERRED_UI_PORT = 3000
+PREFERRED_ENDPOINT_PORT = 8080
+QUESTION = "I loved this film, the acting was wonderful."
+RUN_DEADLINE_SECONDS = 1800
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> int:
+    """Start or stop the demo."""
+    action = sys.argv[1] if len(sys.argv) > 1 else "start"
+    try:
+        return {"start": start, "stop": stop}[action]()
+    except ConstellationError as error:
+        console.print(f"[bold red]✗[/] {error}")
+        return 1
+    except KeyboardInterrupt:
+        console.print("\nInterrupted. `make demo` goes on where it was; `make demo-stop` removes everything.")
+        return 130
+
+
+def start() -> int:
+    """Bring everything up, package, deploy, ask, and say where to look."""
+    began = time.monotonic()
+    dagster = _dagster()
+    settings = _settings(dagster)
+    console.print("[bold]· Starting Dagster[/] (webserver and daemon)")
+    dagster.start()
+    with CardStore.open(settings.store_url) as store, DagsterClient(dagster.url) as client:
+        console.print("[bold]· Registering the example's model card[/]")
+        row = store.add(_example_card())
+        if row.published_at is None:
+            console.print(f"[bold]· Packaging {row.key}[/]  {dagster.url}/jobs/package_model")
+            _follow(client, _packaging_run(client, row))
+        deployed = store.deployment(ENVIRONMENT, row.card.model_name)
+        if (
+            deployed is None
+            or deployed.model_id != row.model_id
+            or deployed.stable_revision != deployed.revision
+        ):
+            console.print(f"[bold]· Deploying it to the environment {ENVIRONMENT}[/]")
+            _follow(client, client.deploy(ENVIRONMENT, row.card.model_name, tags={"user": "make demo"}))
+    _show(settings, row, dagster, time.monotonic() - began)
+    return 0
+
+
+def stop() -> int:
+    """End the processes and remove every container, network, image and file of the demo."""
+    if not HOME.exists():
+        console.print("There is no demo to stop.")
+        return 0
+    dagster = _dagster()
+    settings = _settings(dagster)
+    console.print("· Stopping Dagster")
+    dagster.stop()
+    engine = Engine.connect()
+    console.print("· Removing containers, networks and images")
+    remove_environment(ENVIRONMENT, settings.environment(ENVIRONMENT), engine, on_line=_say)
+    for image_id in sorted(_our_images(engine) - set(json.loads((HOME / "images-before.json").read_text()))):
+        engine.remove_image(image_id, force=True)
+    shutil.rmtree(HOME)
+    console.print("Everything that the demo made is gone (the engine's build cache stays).")
+    return 0
+
+
+def _dagster() -> LocalDagster:
+    """The demo's Dagster; its ports are chosen once and kept, so that a second start finds the first."""
+    path = HOME / "ports.json"
+    if not path.exists():
+        HOME.mkdir(exist_ok=True)
+        ports = {"ui": _free_or(PREFERRED_UI_PORT), "endpoint": _free_or(PREFERRED_ENDPOINT_PORT)}
+        (HOME / "images-before.json").write_text(json.dumps(sorted(_our_images(Engine.connect()))))
+        path.write_text(json.dumps(ports))
+    ports = json.loads(path.read_text())
+    variables = {
+        "CONSTELLATION_HOME": str(HOME / "constellation"),
+        "CONSTELLATION_SOURCE__ALLOWED_SCHEMES": json.dumps(["https", "ssh", "hf", "file"]),
+        "CONSTELLATION_ENVIRONMENTS": json.dumps({ENVIRONMENT: {"port": ports["endpoint"]}}),
+    }
+    return LocalDagster(home=HOME / "dagster", port=ports["ui"], environment=variables)
+
+
+def _settings(dagster: LocalDagster) -> Settings:
+    os.environ.update(dagster.environment)
+    return load_settings()
+
+
+def _our_images(engine: Engine) -> set[str]:
+    return {image.id for image in engine.list_images({"constellation.role": None})}
+
+
+def _example_card() -> ModelCard:
+    directory = REPOSITORY / "examples" / "sentiment"
+    return ModelCard.from_registration(
+        {
+            "model_name": "sentiment",
+            "model_version": "1.0.0",
+            "repo_url": directory.as_uri(),
+            "branch": None,
+            "model_card": {
+                "description": "Says whether an English sentence is positive or negative.",
+                "data_used": "Sentences generated by examples/train_sentiment.py.",
+                "dependencies": [],
+            },
+        }
+    )
+
+
+def _packaging_run(client: DagsterClient, row: ModelRow) -> str:
+    """The run that packages the row: the one that the sensor was quicker to start, or our own."""
+    running = client.runs({"dagster/partition": row.key}, statuses=["QUEUED", "STARTING", "STARTED"], limit=1)
+    return running[0].run_id if running else client.package(row.key, tags={"user": "make demo"})
+
+
+def _follow(client: DagsterClient, run_id: str) -> None:
+    """Print a run's log as it comes; a failed run ends the demo with its own sentence.
+
+    Raises:
+        ConstellationError: The run failed, was cancelled or took too long.
+    """
+    deadline = time.monotonic() + RUN_DEADLINE_SECONDS
+    cursor: str | None = None
+    failure = ""
+    while time.monotonic() < deadline:
+        has_ended = (run := client.run(run_id)) is not None and run.has_ended
+        entries, cursor = client.logs(run_id, cursor=cursor)
+        for entry in entries:
+            if entry.kind == "LogMessageEvent":
+                _say(entry.message)
+            elif entry.kind == "ExecutionStepSuccessEvent":
+                console.print(f"  [green]✓[/] {entry.step}")
+            elif entry.kind == "AssetCheckEvaluationEvent":
+                verdict = entry.raw["evaluation"]
+                mark = "[green]✓[/]" if verdict["success"] else "[red]✗[/]"
+                console.print(f"    {mark} {verdict['checkName']}: {verdict['description'] or ''}")
+            elif entry.kind == "ExecutionStepFailureEvent":
+                failure = str((entry.raw.get("error") or {}).get("message") or entry.message)
+        if has_ended and not entries:
+            if run is not None and run.status == "SUCCESS":
+                return
+            raise ConstellationError(
+                f"The run {run_id} failed: {failure}", remedy=f"See {client.url}/runs/{run_id}."
+            )
+        time.sleep(0.3)
+    raise ConstellationError(
+        f"The run {run_id} did not end in time.", remedy=f"See {client.url}/runs/{run_id}."
+    )
+
+
+def _show(settings: Settings, row: ModelRow, dagster: LocalDagster, seconds: float) -> None:
+    environment = settings.environment(ENVIRONMENT)
+    endpoint = f"http://{environment.bind}:{environment.port}/{row.card.slug}/"
+    # A token is always sent along by the client if the machine has one; this endpoint needs none.
+    answers = InferenceClient(model=endpoint, token="none").text_classification(QUESTION)
+    console.print()
+    console.print(f"[bold green]It answers.[/] ({seconds:.0f} s)")
+    console.print(f"  endpoint  {endpoint}")
+    console.print(
+        f"  request   curl -s {endpoint} -H 'Content-Type: application/json' -d '{json.dumps({'inputs': QUESTION})}'"
+    )
+    console.print(
+        f"  answer    {json.dumps([{'label': answer.label, 'score': round(answer.score, 4)} for answer in answers])}"
+    )
+    console.print(f"  UI        {dagster.url}/assets")
+    console.print("  stop      make demo-stop")
+
+
+def _say(line: str) -> None:
+    if line.strip():
+        console.print(f"  {line.rstrip()}", style="dim", markup=False)
+
+
+def _free_or(preferred: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            return free_port()
+    return preferred
+
+
+if __name__ == "__main__":
+    sys.exit(main())
