@@ -19,4 +19,8 @@ def load_model(config: Config) -> Model:
         from .runtimes.onnx_loading import load_onnx
 
         return load_onnx(config)
+    if config.runtime == "custom":
+        from .runtimes.handler import load_handler
+
+        return load_handler(config)
     raise LoadFailed(f"the runtime {config.runtime!r} is not one of onnx, transformers, custom")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ..config import Config
+from ..cpu import count_cpus
 from ..model import LoadFailed, Model
 from ..tasks.text_classification import TextClassification
 from .encoder import TextEncoder
@@ -21,7 +20,7 @@ def load_onnx(config: Config) -> Model:
     """
     repository = Repository(config.model_path)
     network = OnnxNetwork(
-        repository.onnx_file(), threads=config.options.threads or len(os.sched_getaffinity(0))
+        repository.onnx_file(), threads=config.options.threads or count_cpus()
     )
     encoder = TextEncoder(TextTokenizer.load(repository), network, max_rows=config.options.max_batch_size)
     if config.task != "text-classification":

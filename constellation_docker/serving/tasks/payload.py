@@ -39,16 +39,21 @@ def read_object(request: Request, *, is_text_allowed: bool = False) -> dict[str,
     """
     kind = media_type(request)
     if is_text_allowed and kind == "text/plain":
-        try:
-            return {"inputs": request.body.decode("utf-8-sig")}
-        except UnicodeDecodeError as problem:
-            raise BadRequest(f"The body is not UTF-8: byte {problem.start} is wrong.") from None
+        return {"inputs": decode_text(request.body)}
     if kind is not None and kind not in _JSON_TYPES and not kind.endswith("+json"):
         raise UnsupportedMedia(f"This model takes application/json, not {kind[:80]}.")
     document = parse_json(request.body)
     if not isinstance(document, dict):
         raise InvalidParameters('The body must be a JSON object, such as {"inputs": …}.')
     return document
+
+
+def decode_text(body: bytes) -> str:
+    """A body of plain text; raises BadRequest where it is not UTF-8."""
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise BadRequest(f"The body is not UTF-8: byte {problem.start} is wrong.") from None
 
 
 def read_envelope(
