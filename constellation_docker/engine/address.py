@@ -105,7 +105,7 @@ def _environment_tls(environ: Mapping[str, str]) -> TLSConfig | None:
 def _context_address(name: str | None) -> EngineAddress:
     try:
         context = ContextAPI.get_context(name)
-    except Exception as error:  # noqa: BLE001  docker-py raises bare Exception for a damaged context file
+    except Exception as error:  # docker-py raises bare Exception for a damaged context file
         raise InvalidInput(
             f"The Docker CLI's context {name or '(current)'} cannot be read: {error}.",
             remedy="Repair it with `docker context`, or set DOCKER_HOST.",

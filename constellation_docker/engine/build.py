@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import docker
 import requests
 
+from constellation_docker.engine.client import EngineClient
 from constellation_docker.engine.connection import Connection
 from constellation_docker.engine.errors import (
     BuildCancelled,
@@ -122,14 +122,13 @@ class Builds(Connection):
         }
         level = 0 if self.address.is_local else 1
 
-        def send(client: docker.APIClient, has_left: Callable[[], bool]) -> requests.Response:
-            return client._post(
-                client._url("/build"),
+        def send(client: EngineClient, has_left: Callable[[], bool]) -> requests.Response:
+            return client.call(
+                "POST",
+                "/build",
                 params=parameters,
                 data=compress(read_pieces(context, has_left), level),
-                headers={"Content-Type": "application/x-tar"},
-                stream=True,
-                timeout=None,
+                is_stream=True,
             )
 
         try:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import docker
 import requests
 import urllib3
 from docker.errors import APIError, DockerException
 from docker.utils import version_lt
 
 from constellation_docker.engine.address import EngineAddress, resolve_engine_address
+from constellation_docker.engine.client import EngineClient, open_client
 from constellation_docker.engine.errors import (
     CallCancelled,
     DeadlineExceeded,
@@ -84,7 +84,7 @@ class Connection:
         return _reconnect, (type(self), self.address, self.version, self.timeout_seconds)
 
     @contextlib.contextmanager
-    def _calling(self, doing: str) -> Iterator[docker.APIClient]:
+    def _calling(self, doing: str) -> Iterator[EngineClient]:
         """This thread's client; what docker-py and requests raise inside becomes one of our errors.
 
         Args:
@@ -93,19 +93,19 @@ class Connection:
         with translating(doing, self.url):
             yield self._client()
 
-    def _client(self) -> docker.APIClient:
+    def _client(self) -> EngineClient:
         # A forked process must not share its parent's sockets.
         held = getattr(self._clients, "held", None)
         if held is None or held[0] != os.getpid():
             held = (os.getpid(), open_client(self.address, self.version.api, self.timeout_seconds))
             self._clients.held = held
-        client: docker.APIClient = held[1]
+        client: EngineClient = held[1]
         return client
 
     def _streaming(
         self,
         doing: str,
-        open_response: Callable[[docker.APIClient, Callable[[], bool]], requests.Response],
+        send: Callable[[EngineClient, Callable[[], bool]], requests.Response],
         parse: Callable[[requests.Response], Iterator[T]],
         *,
         is_cancelled: Callable[[], bool] = never,
@@ -113,14 +113,11 @@ class Connection:
     ) -> Iterator[T]:
         """Yield the parts of a response that may take long; leaving the loop cuts the connection."""
 
-        def open_checked(has_left: Callable[[], bool]) -> requests.Response:
-            client = self._client()  # of the reading thread
-            response = open_response(client, has_left)
-            client._raise_for_status(response)
-            return response
-
         stream = ResponseStream(
-            open_checked, parse, is_cancelled=is_cancelled, timeout_seconds=timeout_seconds
+            lambda has_left: send(self._client(), has_left),  # the client of the reading thread
+            parse,
+            is_cancelled=is_cancelled,
+            timeout_seconds=timeout_seconds,
         )
         with translating(doing, self.url):
             yield from stream
@@ -143,9 +140,8 @@ class Connection:
         """What images, containers, volumes and the build cache take (`GET /system/df`), sizes in bytes."""
         with self._calling("measuring disk usage") as client:
             # The engine walks every container's files for this.
-            response = client._get(client._url("/system/df"), timeout=max(self.timeout_seconds, 600))
-            usage: dict[str, Any] = client._result(response, json=True)
-            return usage
+            usage = client.ask("GET", "/system/df", timeout_seconds=max(self.timeout_seconds, 600))
+        return dict(usage)
 
 
 def open_connection(url: str | None, timeout_seconds: float) -> tuple[EngineAddress, EngineVersion]:
@@ -198,17 +194,6 @@ def choose_api_version(answer: Mapping[str, Any], url: str) -> str:
             engine=url,
         )
     return NEWEST_API if version_lt(NEWEST_API, newest) else newest
-
-
-def open_client(address: EngineAddress, api_version: str, timeout_seconds: float) -> docker.APIClient:
-    """A docker-py client for `address`. Its URL is always given: docker-py's own search is not used."""
-    return docker.APIClient(
-        base_url=address.url,
-        version=api_version,
-        timeout=timeout_seconds,  # type: ignore[arg-type]  # requests takes fractions, the stubs do not say so
-        tls=address.tls or False,
-        use_ssh_client=address.is_ssh,
-    )
 
 
 @contextlib.contextmanager

@@ -9,10 +9,10 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import docker
 import requests
 from docker.utils import version_lt
 
+from constellation_docker.engine.client import EngineClient
 from constellation_docker.engine.connection import Connection
 from constellation_docker.engine.errors import EngineError, NotFound
 from constellation_docker.engine.images import label_filter
@@ -50,16 +50,19 @@ class Containers(Connection):
             later = {network: endpoint for network, endpoint in endpoints.items() if network != first}
             body["NetworkingConfig"] = {"EndpointsConfig": {first: endpoints[first]}}
         with self._calling(f"creating container {name}") as client:
-            made = client.create_container_from_config(body, name, platform)
+            made = client.ask(
+                "POST", "/containers/create", params={"name": name, "platform": platform}, body=body
+            )
             container_id = str(made["Id"])
         try:
             for network, endpoint in later.items():
                 with self._calling(f"connecting container {name} to network {network}") as client:
-                    response = client._post_json(
-                        client._url("/networks/{0}/connect", network),
-                        data={"Container": container_id, "EndpointConfig": endpoint},
+                    client.call(
+                        "POST",
+                        "/networks/{0}/connect",
+                        network,
+                        body={"Container": container_id, "EndpointConfig": endpoint},
                     )
-                    client._raise_for_status(response)
         except EngineError:
             self.remove(container_id, force=True)
             raise
@@ -74,22 +77,24 @@ class Containers(Connection):
         """Stop a container: SIGTERM (or its own stop signal), after `grace_seconds` SIGKILL."""
         with self._calling(f"stopping container {container}") as client:
             # The engine answers when the container has ended, so the call must outlast the grace.
-            response = client._post(
-                client._url("/containers/{0}/stop", container),
+            client.call(
+                "POST",
+                "/containers/{0}/stop",
+                container,
                 params={"t": round(grace_seconds)},
-                timeout=grace_seconds + self.timeout_seconds,
+                timeout_seconds=grace_seconds + self.timeout_seconds,
             )
-            client._raise_for_status(response)
 
     def restart(self, container: str, *, grace_seconds: float) -> None:
         """Stop a container as `stop` does, and start it."""
         with self._calling(f"restarting container {container}") as client:
-            response = client._post(
-                client._url("/containers/{0}/restart", container),
+            client.call(
+                "POST",
+                "/containers/{0}/restart",
+                container,
                 params={"t": round(grace_seconds)},
-                timeout=grace_seconds + self.timeout_seconds,
+                timeout_seconds=grace_seconds + self.timeout_seconds,
             )
-            client._raise_for_status(response)
 
     def kill(self, container: str, signal: str = "SIGKILL") -> None:
         """Send a signal to a container's first process.
@@ -126,8 +131,7 @@ class Containers(Connection):
     def update(self, container: str, changes: Mapping[str, Any]) -> None:
         """Change a container's limits or restart policy in place (body of `POST /containers/{id}/update`)."""
         with self._calling(f"updating container {container}") as client:
-            response = client._post_json(client._url("/containers/{0}/update", container), data=dict(changes))
-            client._raise_for_status(response)
+            client.call("POST", "/containers/{0}/update", container, body=changes)
 
     def container(self, container: str) -> dict[str, Any] | None:
         """What the engine knows of a container (`GET /containers/{id}/json`); None where it has none."""
@@ -169,9 +173,7 @@ class Containers(Connection):
         """
         for answer in self._streaming(
             f"waiting for container {container} to end",
-            lambda client, _: client._post(
-                client._url("/containers/{0}/wait", container), stream=True, timeout=None
-            ),
+            lambda client, _: client.call("POST", "/containers/{0}/wait", container, is_stream=True),
             lambda response: iter([response.json()]),
             timeout_seconds=timeout_seconds,
             is_cancelled=is_cancelled,
@@ -235,10 +237,8 @@ class Containers(Connection):
             "since": None if since is None else f"{since:.9f}",
         }
 
-        def send(client: docker.APIClient, _: Callable[[], bool]) -> requests.Response:
-            return client._get(
-                client._url("/containers/{0}/logs", container), params=parameters, stream=True, timeout=None
-            )
+        def send(client: EngineClient, _: Callable[[], bool]) -> requests.Response:
+            return client.call("GET", "/containers/{0}/logs", container, params=parameters, is_stream=True)
 
         def parse(response: requests.Response) -> Iterator[tuple[int, bytes]]:
             if has_terminal:
@@ -293,9 +293,7 @@ class Containers(Connection):
             parameters = {"stream": "0"}
             if one_shot and not version_lt(self.version.api, "1.41"):
                 parameters["one-shot"] = "1"
-            response = client._get(client._url("/containers/{0}/stats", container), params=parameters)
-            answer: dict[str, Any] = client._result(response, json=True)
-            return answer
+            return dict(client.ask("GET", "/containers/{0}/stats", container, params=parameters))
 
     @contextlib.contextmanager
     def temporary_container(self, name: str, config: Mapping[str, Any]) -> Iterator[str]:

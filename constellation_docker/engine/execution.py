@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import docker
 import requests
 
+from constellation_docker.engine.client import EngineClient
 from constellation_docker.engine.connection import Connection
 from constellation_docker.engine.stream import never, read_frames
 
@@ -59,9 +60,11 @@ class Execution(Connection):
         """
         doing = f"running {command[0]} in container {container}"
         with self._calling(doing) as client:
-            response = client._post_json(
-                client._url("/containers/{0}/exec", container),
-                data={
+            answer = client.ask(
+                "POST",
+                "/containers/{0}/exec",
+                container,
+                body={
                     "AttachStdin": stdin is not None,
                     "AttachStdout": True,
                     "AttachStderr": True,
@@ -70,16 +73,17 @@ class Execution(Connection):
                     "Env": [f"{key}={value}" for key, value in (environment or {}).items()],
                 },
             )
-            exec_id = str(client._result(response, json=True)["Id"])
+            exec_id = str(answer["Id"])
 
-        def send(client: docker.APIClient, _: Callable[[], bool]) -> requests.Response:
-            answer = client._post_json(
-                client._url("/exec/{0}/start", exec_id),
-                data={"Detach": False, "Tty": False},
-                stream=True,
-                timeout=None,
+        def send(client: EngineClient, _: Callable[[], bool]) -> requests.Response:
+            answer = client.call(
+                "POST",
+                "/exec/{0}/start",
+                exec_id,
+                body={"Detach": False, "Tty": False},
+                is_stream=True,
             )
-            if stdin is not None and answer.ok:
+            if stdin is not None:
                 _feed(answer, stdin)
             return answer
 
@@ -104,7 +108,7 @@ class Execution(Connection):
 
 def _feed(response: requests.Response, data: bytes) -> None:
     """Write a command's input to the connection under its output, and close that half of it."""
-    reader = response.raw._fp.fp  # type: ignore[union-attr]
+    reader: Any = response.raw._fp.fp  # type: ignore[union-attr]
     channel = getattr(reader, "channel", None)
 
     def write() -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import docker
 import requests
 
 from constellation_docker.engine.build import ignore_line
+from constellation_docker.engine.client import EngineClient
 from constellation_docker.engine.connection import Connection
 from constellation_docker.engine.errors import (
     Conflict,
@@ -107,7 +107,7 @@ class Images(Connection):
         """The image of that name, digest or id; None where the engine has none."""
         try:
             with self._calling(f"inspecting image {reference}") as client:
-                return image_facts(client.inspect_image(reference))
+                return image_facts(client.ask("GET", "/images/{0}/json", reference))
         except NotFound:
             return None
 
@@ -130,7 +130,7 @@ class Images(Connection):
     def image_history(self, reference: str) -> list[dict[str, Any]]:
         """How the image's layers were made, newest first (`CreatedBy`, `Size` in bytes, `Comment`…)."""
         with self._calling(f"reading the history of image {reference}") as client:
-            return list(client.history(reference))
+            return list(client.ask("GET", "/images/{0}/history", reference))
 
     def list_images(self, labels: Mapping[str, str | None] | None = None) -> tuple[ImageSummary, ...]:
         """The images with these labels (a value of None: any); without labels, all."""
@@ -236,8 +236,8 @@ class Images(Connection):
         """Yield an archive of images, for `load_image` elsewhere."""
         yield from self._streaming(
             f"saving {', '.join(references)}",
-            lambda client, _: client._get(
-                client._url("/images/get"), params={"names": list(references)}, stream=True, timeout=None
+            lambda client, _: client.call(
+                "GET", "/images/get", params={"names": list(references)}, is_stream=True
             ),
             read_chunks,
             is_cancelled=is_cancelled,
@@ -270,14 +270,9 @@ class Images(Connection):
         *,
         is_cancelled: Callable[[], bool],
     ) -> list[str]:
-        def send(client: docker.APIClient, has_left: Callable[[], bool]) -> requests.Response:
-            return client._post(
-                client._url(path),
-                params=parameters,
-                data=read_pieces(archive, has_left),
-                headers={"Content-Type": "application/x-tar"},
-                stream=True,
-                timeout=None,
+        def send(client: EngineClient, has_left: Callable[[], bool]) -> requests.Response:
+            return client.call(
+                "POST", path, params=parameters, data=read_pieces(archive, has_left), is_stream=True
             )
 
         lines: list[str] = []

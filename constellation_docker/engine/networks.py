@@ -42,9 +42,10 @@ class Networks(Connection):
             Conflict: The name is taken.
         """
         with self._calling(f"creating network {name}") as client:
-            response = client._post_json(
-                client._url("/networks/create"),
-                data={
+            answer = client.ask(
+                "POST",
+                "/networks/create",
+                body={
                     "Name": name,
                     "Driver": driver,
                     "Internal": internal,
@@ -56,7 +57,7 @@ class Networks(Connection):
                     "CheckDuplicate": True,
                 },
             )
-            return str(client._result(response, json=True)["Id"])
+            return str(answer["Id"])
 
     def network(self, name: str) -> dict[str, Any] | None:
         """What the engine knows of a network (`GET /networks/{id}`); None where it has none."""
@@ -91,11 +92,12 @@ class Networks(Connection):
             settings = dict(endpoint or {})
             if aliases:
                 settings["Aliases"] = [*settings.get("Aliases", []), *aliases]
-            response = client._post_json(
-                client._url("/networks/{0}/connect", network),
-                data={"Container": container, "EndpointConfig": settings},
+            client.call(
+                "POST",
+                "/networks/{0}/connect",
+                network,
+                body={"Container": container, "EndpointConfig": settings},
             )
-            client._raise_for_status(response)
 
     def disconnect_container(self, network: str, container: str, *, force: bool = False) -> bool:
         """Take a container off a network.

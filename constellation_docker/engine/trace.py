@@ -108,16 +108,15 @@ class BuildTrace:
         vertex.is_cached = vertex.is_cached or bool(fields.get(4))
         vertex.error = _text(fields.get(7)) or vertex.error
         started, completed = _seconds(fields.get(5)), _seconds(fields.get(6))
-        if started is not None:
+        if started is not None and started != vertex.started:
             vertex.started = started
             vertex.is_done = False
             if not vertex.is_announced:
                 vertex.is_announced = True
                 yield f"#{vertex.number} {vertex.name}"
-        if completed is not None:
-            vertex.seconds += max(
-                0.0, completed - (vertex.started if vertex.started is not None else completed)
-            )
+        # BuildKit tells the same end again whenever anything else of the step changes.
+        if completed is not None and not vertex.is_done:
+            vertex.seconds += max(0.0, completed - (completed if vertex.started is None else vertex.started))
             vertex.is_done = True
             ended.append(vertex)
 

@@ -66,7 +66,7 @@ def _pieces(archive: Archive) -> Iterator[bytes]:
         return
     read = getattr(archive, "read", None)
     if read is None:
-        yield from archive  # type: ignore[misc]
+        yield from archive
         return
     while piece := read(_CHUNK_BYTES):
         yield piece
