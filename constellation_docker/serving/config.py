@@ -52,6 +52,8 @@ class Options:
     long_input: LongInput = "truncate"
     """What happens to an input longer than the model reads: cut as the tokenizer says, or refused (422)."""
     log_payloads: bool = False
+    log_probes: bool = False
+    """Whether answers to /health, /live, /ready and /metrics get their lines in the log too."""
 
 
 @dataclass(frozen=True, slots=True)

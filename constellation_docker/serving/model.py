@@ -105,7 +105,11 @@ class Model(Protocol):
         ...
 
     def schema(self) -> dict[str, dict[str, Any]]:
-        """JSON Schemas, per route: `{"/": {"request": …, "response": …}, …}`, for the OpenAPI document."""
+        """JSON Schemas for the OpenAPI document, per route: `{"/": {"request": …, "response": …}, …}`.
+
+        Two further keys are understood: `media_types`, a list of content types taken as raw bytes
+        (`image/*`), and `streams`, true where the route can answer with server-sent events.
+        """
         ...
 
     def warm_up(self) -> None:
