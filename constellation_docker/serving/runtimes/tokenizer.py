@@ -39,6 +39,7 @@ class TextTokenizer:
         strategy: What is cut of a pair that is too long.
 
     Attributes:
+        core: The tokenizer itself.
         max_length: Most tokens of one input, special tokens included.
         pad_id: The padding token's id.
         padding_side: Where padding goes.
@@ -61,7 +62,7 @@ class TextTokenizer:
             "left" if repository.tokenizer_config.get("truncation_side") == "left" else "right"
         )
         self._strategy: Strategy = strategy
-        self._direction: Direction | None = None
+        self._truncation: tuple[Direction, int] | None = None
         self._characters = self.max_length * _CHARACTERS_PER_TOKEN
 
     @classmethod
@@ -80,12 +81,22 @@ class TextTokenizer:
             raise LoadFailed(f"tokenizer.json cannot be read: {str(problem)[:300]}") from None
         return cls(tokenizer, repository, strategy=strategy)
 
-    def encode(self, texts: Sequence[Text], *, direction: Direction | None = None) -> list[Encoding]:
+    def encode(
+        self,
+        texts: Sequence[Text],
+        *,
+        direction: Direction | None = None,
+        stride: int = 0,
+        are_offsets_needed: bool = False,
+    ) -> list[Encoding]:
         """Tokenize, cutting what exceeds the limit.
 
         Args:
             texts: Texts or pairs of texts.
             direction: The side that is cut; the tokenizer's own where None.
+            stride: How many tokens the windows in `overflowing` share with their neighbours; 0 where the
+                windows are not read, which allows very long texts to be cut before they are tokenized.
+            are_offsets_needed: Whether `offsets` are read; they cost time.
 
         Returns:
             One encoding a text; `overflowing` is not empty where something was cut.
@@ -94,13 +105,17 @@ class TextTokenizer:
             InvalidParameters: a pair does not fit even with its first text cut away.
         """
         side = direction or self.truncation_side
-        if side != self._direction:
-            self.core.enable_truncation(self.max_length, strategy=self._strategy, direction=side)
-            self._direction = side
-        short = [self._shorten(text, side) for text in texts]
+        if (side, stride) != self._truncation:
+            self.core.enable_truncation(
+                self.max_length, strategy=self._strategy, direction=side, stride=stride
+            )
+            self._truncation = (side, stride)
+        short = texts if stride else [self._shorten(text, side) for text in texts]
+        encode = self.core.encode_batch if are_offsets_needed else self.core.encode_batch_fast
         try:
-            return self.core.encode_batch(short)
+            return encode(short)
         except Exception as problem:
+            # tokenizers raises nothing narrower, and nothing else can fail on a str.
             raise InvalidParameters(
                 f"An input cannot be cut to the {self.max_length} tokens that this model reads."
             ) from problem
@@ -146,14 +161,22 @@ def resolve_max_length(repository: Repository) -> int:
     return max(1, min([*stated, MAX_TOKENS]))
 
 
-def _resolve_pad_id(tokenizer: Tokenizer, repository: Repository, padding: dict[str, Any]) -> int:
+def find_special_token(tokenizer: Tokenizer, repository: Repository, name: str) -> int | None:
+    """The id of a special token such as `mask_token`, or None where the repository names none."""
     for source in (repository.tokenizer_config, repository.read_object("special_tokens_map.json")):
-        token = source.get("pad_token")
+        token = source.get(name)
         content = token.get("content") if isinstance(token, dict) else token
         if isinstance(content, str):
             found = tokenizer.token_to_id(content)
             if found is not None:
                 return int(found)
+    return None
+
+
+def _resolve_pad_id(tokenizer: Tokenizer, repository: Repository, padding: dict[str, Any]) -> int:
+    found = find_special_token(tokenizer, repository, "pad_token")
+    if found is not None:
+        return found
     if "pad_id" in padding:
         return int(padding["pad_id"])
     for key in ("pad_token_id", "eos_token_id"):

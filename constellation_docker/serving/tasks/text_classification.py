@@ -9,64 +9,16 @@ from tokenizers import Encoding
 
 from ..model import Call, InvalidParameters
 from ..runtimes.network import Array
-from ..runtimes.repository import Repository
 from ..runtimes.tokenizer import Text
-from .parameter import Parameter
-from .payload import check_count, check_text
-from .scores import Floats, LabelledScore, rank, require_finite, sigmoid, softmax
-from .text_task import TextTask
-
-TOP_K = Parameter("top_k", "integer", "How many labels are answered; all where absent.", minimum=1)
-FUNCTION_TO_APPLY = Parameter(
-    "function_to_apply",
-    "string",
-    "What makes scores of the model's outputs; where absent, what its configuration says.",
-    choices=("sigmoid", "softmax", "none"),
+from .classification import (
+    FUNCTION_TO_APPLY,
+    LABELLED_SCORES_SCHEMA,
+    TOP_K,
+    choose_function,
+    score_labels,
 )
-LABELLED_SCORES_SCHEMA: dict[str, Any] = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["label", "score"],
-        "properties": {"label": {"type": "string"}, "score": {"type": "number"}},
-    },
-}
-
-
-def choose_function(repository: Repository, count: int) -> str:
-    """What makes scores of a classifier's outputs, as transformers' pipelines choose it.
-
-    Args:
-        repository: The model's files: `problem_type` and `function_to_apply` in config.json.
-        count: How many outputs there are.
-    """
-    problem = repository.config.get("problem_type")
-    if problem == "regression":
-        return "none"
-    if problem == "multi_label_classification" or (problem is None and count == 1):
-        return "sigmoid"
-    return "softmax"
-
-
-def score_labels(
-    logits: Floats, labels: Sequence[str], *, function: str, top_k: int | None
-) -> list[LabelledScore]:
-    """Labels with scores, best first.
-
-    Args:
-        logits: The model's outputs, shape `(labels,)`.
-        labels: Their names.
-        function: `softmax`, `sigmoid` or `none`.
-        top_k: How many; all where None.
-
-    Raises:
-        ModelFault: the outputs are not numbers.
-    """
-    require_finite(logits)
-    scores = (
-        softmax(logits) if function == "softmax" else sigmoid(logits) if function == "sigmoid" else logits
-    )
-    return rank(scores, labels, top_k)
+from .payload import check_count, check_text
+from .text_task import TextTask
 
 
 class TextClassification(TextTask):
