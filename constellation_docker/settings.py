@@ -105,6 +105,9 @@ class SourceSettings(_Section):
     ssh_key: SecretReference | None = Field(
         None, description="Reference (`file:` only) to a private key for ssh repositories."
     )
+    ssh_known_hosts: Path | None = Field(
+        None, description="Host keys of ssh repositories (default: the known_hosts of the user that runs this)."
+    )
 
 
 class IndexSettings(_Section):
