@@ -34,6 +34,7 @@ from constellation_docker.engine.errors import (
 from constellation_docker.engine.execution import ExecResult
 from constellation_docker.engine.images import ImageFacts, ImageSummary
 from constellation_docker.engine.reference import ImageReference
+from constellation_docker.engine.registry import Credentials
 from constellation_docker.engine.trace import BuildStep
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "BuildTimedOut",
     "CallCancelled",
     "Conflict",
+    "Credentials",
     "DeadlineExceeded",
     "DigestMismatch",
     "DiskFull",
