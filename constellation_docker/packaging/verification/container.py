@@ -1,0 +1,122 @@
+"""How a container is run while it is verified: as in production, and without any network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from constellation_docker.cards import ModelCard
+from constellation_docker.cards.quantities import byte_count
+from constellation_docker.engine import Engine
+from constellation_docker.packaging.image import BuiltImage
+
+VERIFICATION_LABELS = {"constellation.role": "verification"}
+RUN_LABEL = "constellation.run"
+SECOND = 1_000_000_000
+"""In the engine's unit of time, nanoseconds."""
+
+_RELAY_MEMORY_BYTES = 256 * 1024 * 1024
+_PLACEHOLDER = "placeholder"
+
+
+def render_container(
+    image: BuiltImage, card: ModelCard, *, run_id: str, ready_deadline_seconds: float
+) -> dict[str, Any]:
+    """The body of `POST /containers/create` for the container that is verified.
+
+    Args:
+        image: What is run.
+        card: Gives limits and variables. Secrets are stood in for by a placeholder: code that nobody trusts
+            yet gets none.
+        run_id: Labels what belongs to this verification.
+        ready_deadline_seconds: Longest that its health check may fail at first.
+    """
+    resources = card.serving.resources
+    memory = byte_count(resources.memory)
+    variables = {**card.serving.env, **dict.fromkeys(card.serving.secrets, _PLACEHOLDER)}
+    return {
+        "Image": image.image_id,
+        "Env": [f"{name}={value}" for name, value in sorted(variables.items())],
+        "Labels": _labels(run_id, image.model),
+        # The image's own test, more often than in production, so that nobody waits for it.
+        "Healthcheck": {
+            "Interval": SECOND,
+            "Timeout": 5 * SECOND,
+            "StartPeriod": round(ready_deadline_seconds) * SECOND,
+            "Retries": 3,
+        },
+        "HostConfig": {
+            **_confined(),
+            "NetworkMode": "none",
+            "Memory": memory,
+            "MemorySwap": memory,
+            "NanoCpus": round(float(resources.cpus) * SECOND),
+            "PidsLimit": resources.pids,
+            "Tmpfs": {"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108 - the container's own
+            "DeviceRequests": [{"Count": resources.gpus, "Capabilities": [["gpu"]]}]
+            if resources.gpus
+            else [],
+        },
+    }
+
+
+def render_relay(
+    image: BuiltImage, beside: str, *, run_id: str, command: Sequence[str], lifetime_seconds: float
+) -> dict[str, Any]:
+    """The body for a container of the base image that shares the network of another container.
+
+    Args:
+        image: Its base gives the image and its Python.
+        beside: Id of the container whose network is shared.
+        run_id: Labels what belongs to this verification.
+        command: Arguments of its Python; none: it just stays, so that programs can be run in it.
+        lifetime_seconds: Longest that it stays by itself.
+    """
+    staying = ["-c", f"import time; time.sleep({lifetime_seconds:.0f})"]
+    return {
+        "Image": image.base.reference,
+        "Entrypoint": [image.base.python_path or "python3"],
+        "Cmd": list(command) or staying,
+        "User": "65534:65534",
+        "Labels": _labels(run_id, image.model),
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            **_confined(),
+            "NetworkMode": f"container:{beside}",
+            "Memory": _RELAY_MEMORY_BYTES,
+            "MemorySwap": _RELAY_MEMORY_BYTES,
+            "PidsLimit": 64,
+        },
+    }
+
+
+def remove_stale_verifications(engine: Engine, *, run_id: str | None = None) -> tuple[str, ...]:
+    """Remove containers that a verification left behind when its process was killed.
+
+    Args:
+        engine: Where.
+        run_id: Only those of this verification; None: all, so do not call it beside one that runs.
+
+    Returns:
+        Names of the removed containers.
+    """
+    labels: Mapping[str, str | None] = {**VERIFICATION_LABELS, **({RUN_LABEL: run_id} if run_id else {})}
+    removed = []
+    for row in engine.list_containers(labels):
+        if engine.remove(row["Id"], force=True):
+            removed.append(str(row["Names"][0]).lstrip("/"))
+    return tuple(removed)
+
+
+def _confined() -> dict[str, Any]:
+    return {
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true"],
+        "RestartPolicy": {"Name": "no"},
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "1"}},
+    }
+
+
+def _labels(run_id: str, model: str) -> dict[str, str]:
+    return {**VERIFICATION_LABELS, RUN_LABEL: run_id, "constellation.subject": model}
