@@ -1,0 +1,447 @@
+"""What images are built upon: a small Python, and a balancer, from a registry or from Debian packages.
+
+Both are made once per engine and found again by their labels. Where the registry answers, its images are used; sites
+without one, and machines without a network beyond a Debian mirror, get the same from packages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import platform as machine
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from constellation_docker.engine import (
+    DeadlineExceeded,
+    Engine,
+    ImageFacts,
+    ImageReference,
+    RegistryError,
+)
+from constellation_docker.errors import ConstellationError
+from constellation_docker.packaging.debian_rootfs import (
+    EPOCH,
+    USER_ID,
+    Recipe,
+    SealedLayer,
+    plan_recipe,
+    plan_sources,
+    render_command,
+    render_hook,
+    seal_layer,
+)
+from constellation_docker.settings import BaseImageSettings
+
+Kind = Literal["python", "balancer"]
+
+REGISTRY_SECONDS = 5.0  # a registry that takes longer to answer one question is not there
+DEBIAN_SECONDS = 900.0
+LABEL = "constellation.base"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CREATED = "2023-11-14T22:13:20Z"  # EPOCH
+
+
+class BaseImageUnavailable(ConstellationError):
+    """A base image can be had neither from a registry nor from Debian packages."""
+
+    code = "base_image_unavailable"
+
+
+class DebianMirrorUnreachable(BaseImageUnavailable):
+    """The Debian mirror does not answer."""
+
+    code = "debian_mirror_unreachable"
+    is_transient: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """A base image that is on the engine.
+
+    Attributes:
+        reference: What a Dockerfile's FROM names: `repository@sha256:…`, or a tag that carries the image's own id.
+        image_id: Its id on this engine.
+        origin: `registry` or `debian`.
+        python_version: As `3.11`; None for the balancer.
+        python_path: As `/usr/bin/python3.11`; None for the balancer.
+        libc: What wheels may be built for, as `manylinux_2_36`.
+        architecture: As `amd64`.
+        size_bytes: Size of its layers, unpacked.
+    """
+
+    reference: str
+    image_id: str
+    origin: Literal["registry", "debian"]
+    python_version: str | None
+    python_path: str | None
+    libc: str
+    architecture: str
+    size_bytes: int
+
+
+def ensure_base_image(
+    engine: Engine,
+    kind: Kind,
+    settings: BaseImageSettings,
+    on_line: Callable[[str], None],
+    *,
+    refresh: bool = False,
+) -> BaseImage:
+    """Make sure that a base image is on the engine. The second call finds what the first one made.
+
+    Args:
+        engine: Where it is needed.
+        kind: `python`, or `balancer` (HAProxy, and socat for its runtime socket).
+        settings: Where it may come from.
+        on_line: Told of what is done.
+        refresh: Make or pull it anew, for security updates.
+
+    Raises:
+        BaseImageUnavailable: It can be had from nowhere; the message says what was missing where.
+        RegistryError: `origin` is `registry`, and the registry refuses or does not answer.
+        EngineError: The engine fails.
+    """
+    recipe = plan_recipe(kind, settings.debian_suite, engine.version.architecture)
+    wanted = settings.python if kind == "python" else settings.haproxy
+    with _only_one(f"{engine.url} {kind}"):
+        if not refresh and (found := _find(engine, kind, settings, recipe, wanted, on_line)):
+            return found
+        refusal = ""
+        if settings.origin != "debian":
+            try:
+                return _from_registry(engine, kind, wanted, on_line)
+            except (RegistryError, DeadlineExceeded, BaseImageUnavailable) as error:
+                if settings.origin == "registry":
+                    raise
+                refusal = error.message
+                on_line(f"{error.message} Taking Debian packages instead.")
+        try:
+            return _from_debian(engine, recipe, settings, on_line)
+        except BaseImageUnavailable as error:
+            if refusal:
+                error.args = (f"{refusal} {error}",)
+            raise
+
+
+def _find(
+    engine: Engine,
+    kind: Kind,
+    settings: BaseImageSettings,
+    recipe: Recipe,
+    wanted: str,
+    on_line: Callable[[str], None],
+) -> BaseImage | None:
+    """The base image, where the engine already has it."""
+    if settings.origin != "debian":
+        if kind == "balancer" and (made := _newest(engine, kind, {f"{LABEL}.source": wanted})):
+            return _described(made, kind, "registry")
+        pulled = engine.image(wanted) if kind == "python" else None
+        if pulled is not None and pulled.repo_digests:
+            return _probed(engine, wanted, pulled)
+    if settings.origin != "registry" and (made := _newest(engine, kind, {f"{LABEL}.recipe": recipe.digest})):
+        return _described(made, kind, "debian")
+    return None
+
+
+def _newest(engine: Engine, kind: Kind, labels: Mapping[str, str]) -> ImageFacts | None:
+    rows = sorted(engine.list_images(labels), key=lambda row: row.created, reverse=True)
+    # Images that were built upon a base image inherit its labels; only a base image has its name.
+    names = [tag for row in rows for tag in row.tags if tag.startswith(_repository(kind))]
+    return engine.image(names[0]) if names else None
+
+
+def _repository(kind: str) -> str:
+    return f"constellation-base-{kind}:"
+
+
+def _described(facts: ImageFacts, kind: str, origin: Literal["registry", "debian"]) -> BaseImage:
+    """A base image, as its labels tell."""
+    return BaseImage(
+        reference=next(tag for tag in facts.tags if tag.startswith(_repository(kind))),
+        image_id=facts.id,
+        origin=origin,
+        python_version=facts.labels.get(f"{LABEL}.python-version"),
+        python_path=facts.labels.get(f"{LABEL}.python-path"),
+        libc=facts.labels.get(f"{LABEL}.libc", "manylinux_2_17"),
+        architecture=facts.architecture,
+        size_bytes=facts.size_bytes,
+    )
+
+
+# From a registry
+
+
+def _from_registry(engine: Engine, kind: Kind, wanted: str, on_line: Callable[[str], None]) -> BaseImage:
+    # One quick question first: pulling itself waits long for a registry that is not there.
+    digest = engine.registry_digest(wanted, timeout_seconds=REGISTRY_SECONDS)
+    on_line(f"Pulling {wanted} ({digest}).")
+    facts = engine.pull(wanted, on_line=on_line)
+    if kind == "python":
+        return _probed(engine, wanted, facts)
+    return _balancer_upon(engine, kind, wanted, facts, on_line)
+
+
+_PROBE = (
+    "import json,platform,sys;"
+    "print(json.dumps([sys.executable,list(sys.version_info[:2]),list(platform.libc_ver())]))"
+)
+_PROBED: dict[str, BaseImage] = {}
+
+
+def _probed(engine: Engine, wanted: str, facts: ImageFacts) -> BaseImage:
+    """A Python image, as its own Python tells."""
+    if facts.id in _PROBED:
+        return _PROBED[facts.id]
+    name = ImageReference.parse(wanted)
+    config = {
+        "Image": facts.id,
+        "Entrypoint": ["python3", "-c", _PROBE],
+        "Cmd": [],
+        "NetworkDisabled": True,
+        "Labels": {f"{LABEL}.probe": "1"},
+    }
+    probe = f"constellation-probe-{os.getpid()}-{os.urandom(4).hex()}"
+    with engine.temporary_container(probe, config) as container:
+        engine.start(container)
+        code = engine.wait(container, timeout_seconds=60)
+        output = engine.logs(container)
+    if code != 0:
+        raise BaseImageUnavailable(
+            f"The base image {wanted} has no Python that runs: {output.strip()[-300:]}.",
+            remedy="Name another one in the setting base_image.python.",
+            reference=wanted,
+        )
+    path, (major, minor), (libc, libc_version) = json.loads(output.strip().splitlines()[-1])
+    version = str(libc_version).replace(".", "_")
+    found = _PROBED[facts.id] = BaseImage(
+        reference=_pinned(name, facts),
+        image_id=facts.id,
+        origin="registry",
+        python_version=f"{major}.{minor}",
+        python_path=path,
+        libc=f"manylinux_{version}" if libc == "glibc" else "musllinux_1_1",
+        architecture=facts.architecture,
+        size_bytes=facts.size_bytes,
+    )
+    return found
+
+
+def _pinned(name: ImageReference, facts: ImageFacts) -> str:
+    digest = (
+        name.digest
+        or facts.digest_in(name.repository)
+        or facts.digest_in(f"docker.io/library/{name.repository}")
+    )
+    if digest is None:
+        digest = facts.repo_digests[0].partition("@")[2]
+    return f"{name.repository}@{digest}"
+
+
+_BALANCER_DOCKERFILE = """\
+FROM {base}
+USER 0:0
+RUN command -v socat || (apt-get update && apt-get install -y --no-install-recommends socat && rm -rf /var/lib/apt/lists/*)
+RUN mkdir -p /etc/haproxy /run/haproxy /var/lib/haproxy && chown {user}:{user} /etc/haproxy /run/haproxy /var/lib/haproxy
+ENTRYPOINT []
+CMD {command}
+STOPSIGNAL SIGUSR1
+USER {user}:{user}
+"""
+_BALANCER_COMMAND = ["haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
+
+
+def _balancer_upon(
+    engine: Engine, kind: Kind, wanted: str, facts: ImageFacts, on_line: Callable[[str], None]
+) -> BaseImage:
+    """The registry's HAProxy with socat, and with the user and the folders that the packages' one has."""
+    pinned = _pinned(ImageReference.parse(wanted), facts)
+    dockerfile = _BALANCER_DOCKERFILE.format(base=pinned, user=USER_ID, command=json.dumps(_BALANCER_COMMAND))
+    tag = f"{_repository(kind)}{hashlib.sha256(dockerfile.encode()).hexdigest()[:16]}"
+    labels = {f"{LABEL}.kind": "balancer", f"{LABEL}.source": wanted, f"{LABEL}.upon": pinned}
+    engine.build([_archive({"Dockerfile": dockerfile.encode()})], tag=tag, labels=labels, on_line=on_line)
+    return _described(engine.require_image(tag), kind, "registry")
+
+
+# From Debian packages
+
+
+def _from_debian(
+    engine: Engine, recipe: Recipe, settings: BaseImageSettings, on_line: Callable[[str], None]
+) -> BaseImage:
+    _require_mmdebstrap(on_line)
+    on_line(f"Unpacking Debian {recipe.suite} packages for the {recipe.kind} base image.")
+    with tempfile.TemporaryDirectory(prefix="constellation-base-") as folder:
+        Path(folder).chmod(0o711)  # apt downloads as a user of its own
+        unpacked, layer = Path(folder, "unpacked.tar"), Path(folder, "layer.tar")
+        _unpack(recipe, unpacked, settings, on_line)
+        sealed = seal_layer(unpacked, layer, recipe.kind)
+        unpacked.unlink()
+        config = render_image_config(recipe, sealed)
+        image_digest = hashlib.sha256(config).hexdigest()
+        tag = f"{_repository(recipe.kind)}{recipe.suite}-{image_digest[:16]}"
+        on_line(f"Loading {tag} ({sealed.size_bytes / 1e6:.0f} MB).")
+        engine.load_image(_image_archive(tag, config, image_digest, layer))
+    return _described(engine.require_image(tag), recipe.kind, "debian")
+
+
+def render_image_config(recipe: Recipe, sealed: SealedLayer) -> bytes:
+    """The image's configuration, with fixed times, so that equal layers give equal image ids.
+
+    Format: https://github.com/moby/docker-image-spec/blob/v1.3.1/spec.md
+    """
+    labels = {
+        f"{LABEL}.kind": recipe.kind,
+        f"{LABEL}.recipe": recipe.digest,
+        f"{LABEL}.suite": recipe.suite,
+        f"{LABEL}.libc": f"manylinux_{(sealed.libc_version or '2.17').replace('.', '_')}",
+    }
+    config: dict[str, Any] = {"Env": [f"PATH={PATH}", "LANG=C.UTF-8"], "Labels": labels}
+    if recipe.kind == "python":
+        labels[f"{LABEL}.python-version"] = sealed.python_version or ""
+        labels[f"{LABEL}.python-path"] = sealed.python_path or ""
+        config["Cmd"] = ["python3"]
+    else:
+        config |= {"Cmd": _BALANCER_COMMAND, "StopSignal": "SIGUSR1", "User": f"{USER_ID}:{USER_ID}"}
+    image = {
+        "architecture": recipe.architecture,
+        "os": "linux",
+        "created": _CREATED,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [sealed.digest]},
+        "history": [
+            {"created": _CREATED, "created_by": f"mmdebstrap {recipe.suite} {' '.join(recipe.packages)}"}
+        ],
+    }
+    return json.dumps(image, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _image_archive(tag: str, config: bytes, digest: str, layer: Path) -> Iterator[bytes]:
+    """An archive as `docker save` writes it, in pieces."""
+    manifest = json.dumps([{"Config": f"{digest}.json", "RepoTags": [tag], "Layers": ["layer.tar"]}])
+    size = layer.stat().st_size
+    # A small archive without its two closing blocks, then the layer as one more member, then the closing blocks.
+    yield _archive({f"{digest}.json": config, "manifest.json": manifest.encode()}, is_open=True)
+    member = tarfile.TarInfo("layer.tar")
+    member.size, member.mtime = size, EPOCH
+    yield member.tobuf(tarfile.GNU_FORMAT)
+    with layer.open("rb") as file:
+        while piece := file.read(1024 * 1024):
+            yield piece
+    yield b"\0" * (-size % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE)
+
+
+def _archive(files: Mapping[str, bytes], *, is_open: bool = False) -> bytes:
+    packed = io.BytesIO()
+    for name, content in files.items():
+        member = tarfile.TarInfo(name)
+        member.size, member.mtime = len(content), EPOCH
+        packed.write(member.tobuf(tarfile.GNU_FORMAT))
+        packed.write(content + b"\0" * (-len(content) % tarfile.BLOCKSIZE))
+    if not is_open:
+        packed.write(b"\0" * (2 * tarfile.BLOCKSIZE))
+    return packed.getvalue()
+
+
+def _unpack(
+    recipe: Recipe, target: Path, settings: BaseImageSettings, on_line: Callable[[str], None]
+) -> None:
+    hook = target.with_name("hook.sh")
+    hook.write_text(render_hook(), encoding="utf-8")
+    hook.chmod(0o755)
+    sources = plan_sources(recipe.suite, settings.debian_mirror, *_machine_sources())
+    lines: list[str] = []
+    with subprocess.Popen(
+        render_command(recipe, target, hook, sources),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(target.parent)},
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(sources)
+        process.stdin.close()
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            on_line(line.rstrip())
+    if process.returncode != 0:
+        raise _failure(recipe, lines)
+
+
+def _failure(recipe: Recipe, lines: list[str]) -> BaseImageUnavailable:
+    text = "\n".join(lines)
+    reason = next(
+        (line for line in lines if re.match(r"(E|Err|W):? ", line)), lines[-1] if lines else "no output"
+    )
+    away = r"Temporary failure resolving|Could not resolve|Could not connect|Connection (refused|timed out|failed)|Unable to connect"
+    kind = DebianMirrorUnreachable if re.search(away, text) else BaseImageUnavailable
+    return kind(
+        f"The {recipe.kind} base image cannot be made of Debian {recipe.suite} packages: {reason.strip()}.",
+        remedy="Check that this machine reaches a Debian mirror, or name one in the setting base_image.debian_mirror.",
+        log_tail=lines[-40:],
+    )
+
+
+def _machine_sources() -> tuple[str | None, dict[str, str]]:
+    """This machine's Debian suite (None where it is none) and its apt sources."""
+    facts: Mapping[str, str] = {}
+    with contextlib.suppress(OSError):
+        facts = machine.freedesktop_os_release()
+    if facts.get("ID") != "debian":
+        return None, {}
+    files = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
+    texts = {
+        str(file): file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()
+    }
+    return facts.get("VERSION_CODENAME"), texts
+
+
+def _require_mmdebstrap(on_line: Callable[[str], None]) -> None:
+    if shutil.which("mmdebstrap"):
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        on_line("Installing mmdebstrap.")
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        install = [
+            "apt-get",
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "-o",
+            "DPkg::Lock::Timeout=300",
+            "mmdebstrap",
+            "debian-archive-keyring",
+        ]
+        for command in (install, ["apt-get", "update", "-qq"], install):
+            subprocess.run(command, env=environment, capture_output=True, check=False, timeout=DEBIAN_SECONDS)
+            if shutil.which("mmdebstrap"):
+                return
+    raise BaseImageUnavailable(
+        "No base image can be made of Debian packages, because mmdebstrap is missing.",
+        remedy="Install it (`apt-get install mmdebstrap`), or let the engine reach a registry and set base_image.origin.",
+    )
+
+
+@contextlib.contextmanager
+def _only_one(what: str) -> Iterator[None]:
+    """Let one process of this user at a time make the same base image; the others then find it made."""
+    folder = Path(tempfile.gettempdir()) / f"constellation-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    name = hashlib.sha256(what.encode()).hexdigest()[:16]
+    with (folder / f"base-image-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
