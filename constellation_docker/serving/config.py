@@ -113,11 +113,11 @@ def resolve_config(document: Any, environ: Mapping[str, str]) -> Config:
         if not isinstance(value, str):
             raise ConfigError(f"serving.json: {key} must be a string, not {type(value).__name__}")
         values[key] = value
-    examples = document.get("examples") or []
+    examples = _or_default(document.get("examples"), [])
     if not isinstance(examples, list) or not all(isinstance(example, dict) for example in examples):
         raise ConfigError("serving.json: examples must be a list of objects")
     model_path = environ.get("SERVING_MODEL_PATH") or document.get("model_path") or "/model"
-    options = document.get("options") or {}
+    options = _or_default(document.get("options"), {})
     if not isinstance(model_path, str) or not isinstance(options, dict):
         raise ConfigError("serving.json: model_path must be a string and options an object")
     return Config(
@@ -131,6 +131,10 @@ def resolve_config(document: Any, environ: Mapping[str, str]) -> Config:
             if key not in known | {"options", "examples", "model_path"}
         },
     )
+
+
+def _or_default(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def _resolve_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> Options:

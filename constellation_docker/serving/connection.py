@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._incoming: Exchange | None = None
         self._active: Exchange | None = None
+        self._declined: Exchange | None = None
         self._pipeline: deque[Exchange] = deque()
         self._quiet_bytes = 0
         self._is_refusing = False
@@ -114,19 +115,35 @@ class Connection(asyncio.Protocol):
             return
         self._quiet_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # An offer to switch protocols that is not taken up; what follows it cannot be parsed.
-            self._is_refusing = True
+            self._feed(data)
         except httptools.HttpParserError as problem:
             self._refuse_unparsed(_explain(problem))
-        if self._is_refusing:
             return
         incoming = self._incoming
         if incoming is not None and self._quiet_bytes > self._options.max_header_bytes:
             self._refuse_unparsed(_too_large_headers(self._options))
         elif incoming is not None and incoming.rejection is not None and self._active is None:
             self._refuse_incoming(incoming)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse; an offer to switch protocols is left out, and the request parsed again as it is without.
+
+        The parser stops at such an offer and leaves the body unread. Java's client makes one (`h2c`) with
+        its first request to every server.
+        """
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stop:
+                offer = self._declined
+                self._declined = None
+                if offer is None:
+                    self._is_refusing = True  # CONNECT, which has been refused
+                    return
+                self._parser = httptools.HttpRequestParser(self)
+                data = offer.render_without_upgrade() + data[stop.args[0] :]
+            else:
+                return
 
     def eof_received(self) -> bool | None:
         """A client that closes its side has gone away: nobody sends half a connection's requests."""
@@ -180,9 +197,11 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One complete header; trailers, which come after the body, are dropped."""
-        assert self._incoming is not None
-        if not self._incoming.method:
-            self._incoming.headers[name.lower()] = value
+        exchange = self._incoming
+        assert exchange is not None
+        if not exchange.method:
+            exchange.headers[name.lower()] = value
+            exchange.head_bytes += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
         """Judge the request by its head, so that a body that will be refused need not be read."""
@@ -190,16 +209,17 @@ class Connection(asyncio.Protocol):
         assert exchange is not None
         exchange.method = self._parser.get_method().decode("ascii", "replace")
         exchange.version = self._parser.get_http_version()
-        exchange.keep_alive = self._parser.should_keep_alive() and b"upgrade" not in exchange.headers
+        exchange.keep_alive = self._parser.should_keep_alive()
         exchange.received_at = time.perf_counter()
-        size = len(exchange.target) + sum(len(k) + len(v) + 4 for k, v in exchange.headers.items())
+        if b"upgrade" in exchange.headers and exchange.method != "CONNECT":
+            return  # this head comes again, without the offer
         try:
             url = httptools.parse_url(exchange.target)
             exchange.path = (url.path or b"").decode("ascii", "backslashreplace")
             exchange.query = url.query or b""
         except httptools.HttpParserInvalidURLError:
             exchange.rejection = BadRequest("the request's target is not a valid URL")
-        if size > self._options.max_header_bytes:
+        if exchange.head_bytes + len(exchange.target) > self._options.max_header_bytes:
             exchange.rejection = _too_large_headers(self._options)
         elif exchange.rejection is None:
             exchange.rejection = self._handler.screen(exchange) or self._screen_body(exchange)
@@ -244,6 +264,9 @@ class Connection(asyncio.Protocol):
         assert exchange is not None
         self._incoming = None
         self._quiet_bytes = 0
+        if exchange.method and b"upgrade" in exchange.headers and exchange.method != "CONNECT":
+            self._declined = exchange
+            return
         exchange.received_at = time.perf_counter()
         if self._is_refusing:
             return

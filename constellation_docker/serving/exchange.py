@@ -47,6 +47,7 @@ class Exchange:
     path: str = ""
     query: bytes = b""
     headers: dict[bytes, bytes] = field(default_factory=dict)
+    head_bytes: int = 0
     body: list[bytes] = field(default_factory=list)
     body_bytes: int = 0
     request_id: str = ""
@@ -68,6 +69,13 @@ class Exchange:
         """A header's value by its lower-case name."""
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+    def render_without_upgrade(self) -> bytes:
+        """The request's head as bytes, without its offer to switch protocols."""
+        left_out = (b"upgrade", b"connection", b"http2-settings")
+        lines = [b"%b %b HTTP/%b" % (self.method.encode(), self.target, self.version.encode())]
+        lines += [b"%b: %b" % item for item in self.headers.items() if item[0] not in left_out]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def take_body(self) -> bytes:
         """The body; it is forgotten here, so that it lives no longer than its call."""
