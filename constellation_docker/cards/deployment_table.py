@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import case, select, type_coerce, update
 from sqlalchemy.orm import Session
 
 from constellation_docker.cards.canonical_json import canonical_json
 from constellation_docker.cards.database import Database
 from constellation_docker.cards.errors import DeploymentNotFound, ReleaseNotFound, SlugTaken
 from constellation_docker.cards.leases import Lease
-from constellation_docker.cards.model_table import checked_uuid, insert_or_ignore, not_found
+from constellation_docker.cards.records import checked_uuid, insert_or_ignore, is_after, not_found
 from constellation_docker.cards.rows import (
     DeploymentRow,
     InvalidRow,
@@ -27,7 +28,7 @@ from constellation_docker.cards.rows import (
 )
 from constellation_docker.cards.serving_options import Resources
 from constellation_docker.cards.slug import checked_environment
-from constellation_docker.cards.tables import DeploymentRecord, ModelCardRecord, ReleaseRecord
+from constellation_docker.cards.tables import DeploymentRecord, ModelCardRecord, ReleaseRecord, UtcTimestamp
 from constellation_docker.errors import InvalidInput
 
 
@@ -138,6 +139,38 @@ class DeploymentTable:
         if not include_deleted:
             query = query.where(DeploymentRecord.state != "deleted")
         return self._select_deployments(query.order_by(DeploymentRecord.model_name))
+
+    def deployments_changed_since(
+        self, since: datetime | tuple[datetime, str] | None, limit: int | None = None
+    ) -> list[DeploymentRow | InvalidRow]:
+        """Deployments whose wish or whose model version changed, in all environments, oldest change first.
+
+        A deployment appears again when the version that it wants is published. See `changed_since` for readers
+        that must miss nothing.
+
+        Args:
+            since: A moment (inclusive); or `(changed_at, key)` of the last deployment that was read, to go on
+                behind it; or None, from the beginning.
+            limit: At most so many, ordered by `(changed_at, key)`.
+
+        Returns:
+            Deployments, deleted ones too; one that cannot be used is an `InvalidRow` in its place.
+
+        Raises:
+            StoreUnavailable: The database does not answer; never an empty list instead.
+        """
+        changed_at = type_coerce(
+            case(
+                (DeploymentRecord.updated_at > ModelCardRecord.updated_at, DeploymentRecord.updated_at),
+                else_=ModelCardRecord.updated_at,
+            ),
+            UtcTimestamp,
+        )
+        key = DeploymentRecord.environment + "|" + DeploymentRecord.model_name
+        query = _joined().order_by(changed_at, key)
+        if since is not None:
+            query = query.where(is_after(since, changed_at, key))
+        return self._select_deployments(query.limit(limit))
 
     def deployments_of(self, model_name: str) -> list[DeploymentRow | InvalidRow]:
         """Where a model is wanted, by environment; deleted deployments too."""

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from constellation_docker.cards.canonical_json import checked_text
 from constellation_docker.cards.database import Database
-from constellation_docker.cards.errors import (
-    CardChanged,
-    CardNotFound,
-    InvalidCard,
-    ModelIdTaken,
-    SlugTaken,
-    VersionPublished,
-)
+from constellation_docker.cards.errors import CardChanged, ModelIdTaken, SlugTaken, VersionPublished
 from constellation_docker.cards.model_card import ModelCard
 from constellation_docker.cards.publication import Publication
-from constellation_docker.cards.registration import IDENTITY_FIELDS
+from constellation_docker.cards.records import (
+    checked_uuid,
+    columns_of,
+    differences,
+    find_record,
+    insert_or_ignore,
+    is_after,
+    is_storable,
+    not_found,
+    update_record,
+)
 from constellation_docker.cards.rows import InvalidRow, ModelRow, model_row, read_model
 from constellation_docker.cards.slug_table import (
     claim_missing_slugs,
@@ -31,7 +31,7 @@ from constellation_docker.cards.slug_table import (
     names_without_slug,
     taken_slugs,
 )
-from constellation_docker.cards.tables import DeploymentRecord, ModelCardRecord, ReleaseRecord, Tables
+from constellation_docker.cards.tables import DeploymentRecord, ModelCardRecord, ReleaseRecord
 from constellation_docker.errors import InvalidInput
 
 
@@ -57,7 +57,7 @@ class ModelTable:
             ModelIdTaken: `model_id` belongs to another version, or the version has another id.
             StoreUnavailable: The database does not answer.
         """
-        values = _columns(card)
+        values = columns_of(card)
         if model_id is not None:
             values["model_id"] = checked_uuid(model_id)
         with self._database.writing() as session:
@@ -96,7 +96,7 @@ class ModelTable:
             return model_row(record)
 
     def _correct(self, session: Session, record: ModelCardRecord, card: ModelCard) -> None:
-        differs = _differences(record, card)
+        differs = differences(record, card)
         if differs and record.published_at is not None:
             raise VersionPublished(
                 f"{card.key} is published and never changes; this card differs in {', '.join(differs)}.",
@@ -104,11 +104,11 @@ class ModelTable:
                 differs=differs,
                 model_id=record.model_id,
             )
-        changes: dict[str, Any] = _columns(card) if differs else {}
+        changes: dict[str, Any] = columns_of(card) if differs else {}
         if record.deleted_at is not None:
             changes["deleted_at"] = None
         if changes:
-            _update(session, record, changes)
+            update_record(session, record, changes)
 
     def get(self, model_id: str) -> ModelRow:
         """A model version by its id, removed ones too.
@@ -126,7 +126,7 @@ class ModelTable:
         Raises:
             InvalidCard, SlugTaken: As for `get`.
         """
-        if not _is_storable(model_name, model_version):
+        if not is_storable(model_name, model_version):
             return None
         with self._database.reading() as session:
             record = find_record(session, model_name, model_version)
@@ -173,7 +173,7 @@ class ModelTable:
         query = select(ModelCardRecord).order_by(ModelCardRecord.model_name, ModelCardRecord.model_version)
         if not include_deleted:
             query = query.where(ModelCardRecord.deleted_at.is_(None))
-        if not _is_storable(search or "", after or ""):
+        if not is_storable(search or "", after or ""):
             return []
         if search:
             needle = search.lower()
@@ -196,19 +196,18 @@ class ModelTable:
         return self._select_models(query.limit(limit))
 
     def changed_since(
-        self, moment: datetime | None, limit: int | None = None, *, after_id: str | None = None
+        self, since: datetime | tuple[datetime, str] | None, limit: int | None = None
     ) -> list[ModelRow | InvalidRow]:
-        """Model versions that were registered, corrected, published or removed since a moment, oldest first.
+        """Model versions that were registered, corrected, published or removed, oldest change first.
 
         A row that a long transaction wrote may appear with an earlier time than rows that were seen already:
         a reader that must miss nothing asks from some time before its last row, and tells rows that it knows
         by `(model_id, revision)`.
 
         Args:
-            moment: From then on, inclusive; None: from the beginning.
+            since: A moment (rows of that very moment are included); or `(updated_at, model_id)` of the last row
+                that was read, to go on behind it; or None, from the beginning.
             limit: At most so many, ordered by `(updated_at, model_id)`.
-            after_id: Of the rows of that very moment, only those after this id. With the last row's
-                `updated_at` and `model_id` one call continues where another ended.
 
         Returns:
             Rows, removed ones too; one that cannot be used is an `InvalidRow` in its place.
@@ -217,12 +216,8 @@ class ModelTable:
             StoreUnavailable: The database does not answer; never an empty list instead.
         """
         query = select(ModelCardRecord).order_by(ModelCardRecord.updated_at, ModelCardRecord.model_id)
-        if moment is not None:
-            later = ModelCardRecord.updated_at > moment
-            same = ModelCardRecord.updated_at == moment
-            query = query.where(
-                or_(later, and_(same, ModelCardRecord.model_id > after_id) if after_id else same)
-            )
+        if since is not None:
+            query = query.where(is_after(since, ModelCardRecord.updated_at, ModelCardRecord.model_id))
         return self._select_models(query.limit(limit))
 
     def newest_published(self, model_name: str) -> ModelRow | None:
@@ -269,7 +264,7 @@ class ModelTable:
             written = publication.model_dump(mode="json")
             if written != former:
                 first = record.published_at or publication.published_at
-                _update(session, record, {"publication": written, "published_at": first})
+                update_record(session, record, {"publication": written, "published_at": first})
             self._release(session, record, former)
             return model_row(record)
 
@@ -301,7 +296,7 @@ class ModelTable:
             if record is None:
                 raise not_found(model_id)
             if record.deleted_at is None:
-                _update(session, record, {"deleted_at": self._database.now(session)})
+                update_record(session, record, {"deleted_at": self._database.now(session)})
             return read_model(record)
 
     def _select_models(self, query: Any) -> list[ModelRow | InvalidRow]:
@@ -323,86 +318,3 @@ class ModelTable:
             with self._database.writing() as session:
                 taken |= claim_missing_slugs(session, free)
         return taken
-
-
-def insert_or_ignore(session: Session, table: type[Tables]) -> Any:
-    """An INSERT that does nothing where a key is taken."""
-    dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    return dialect.insert(table).on_conflict_do_nothing()
-
-
-def find_record(
-    session: Session, model_name: str, model_version: str, *, lock: bool = False
-) -> ModelCardRecord | None:
-    """The record of a name and version; locked against other writers until the transaction ends, if asked."""
-    query = select(ModelCardRecord).where(
-        ModelCardRecord.model_name == model_name, ModelCardRecord.model_version == model_version
-    )
-    return session.scalar(query.with_for_update() if lock else query)
-
-
-def not_found(what: str) -> CardNotFound:
-    """The error for a model version that is not there."""
-    return CardNotFound(
-        f"There is no model version {what[:200]} in the card store.",
-        remedy="List what there is with `constellation-docker cards list`.",
-        model=what[:200],
-    )
-
-
-def checked_uuid(text: str) -> str:
-    """A UUID in its usual form.
-
-    Raises:
-        InvalidInput: It is none.
-    """
-    try:
-        return str(uuid.UUID(text))
-    except (ValueError, AttributeError, TypeError):
-        raise InvalidInput(
-            f"{str(text)[:80]!r} is not a model_id.",
-            remedy="Give the UUID under which the version is registered.",
-        ) from None
-
-
-def _is_storable(*texts: str) -> bool:
-    try:
-        return all(checked_text(text) is text for text in texts)
-    except ValueError:
-        return False
-
-
-def _columns(card: ModelCard) -> dict[str, Any]:
-    registration = card.to_registration()
-    return {**{name: registration[name] for name in IDENTITY_FIELDS}, "card": registration["model_card"]}
-
-
-def _update(session: Session, record: ModelCardRecord, values: dict[str, Any]) -> None:
-    """Change a record and read back what the database's triggers made of it."""
-    session.execute(
-        update(ModelCardRecord).where(ModelCardRecord.model_id == record.model_id).values(**values),
-        execution_options={"synchronize_session": False},
-    )
-    session.refresh(record)
-
-
-def _differences(record: ModelCardRecord, card: ModelCard) -> list[str]:
-    """The fields in which a card differs from a record, `constellation` one level deeper."""
-    present: dict[str, Any] = {name: getattr(record, name) for name in IDENTITY_FIELDS} | {
-        "card": record.card
-    }
-    try:
-        present = _columns(ModelCard.from_row(**present))
-    except InvalidCard:
-        return ["the whole card"]
-    return sorted(
-        name
-        for name in {*_fields(present), *_fields(_columns(card))}
-        if _fields(present).get(name) != _fields(_columns(card)).get(name)
-    )
-
-
-def _fields(columns: dict[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: columns[name] for name in IDENTITY_FIELDS} | columns["card"]
-    serving = fields.pop("constellation", {})
-    return fields | {f"constellation.{name}": value for name, value in serving.items()}

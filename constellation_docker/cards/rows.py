@@ -47,7 +47,10 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class InvalidRow:
-    """A row that somebody wrote and that cannot be used. `error` says why; its text fields are as written."""
+    """A row that somebody wrote and that cannot be used: a model version, or (with `environment`) a deployment.
+
+    `error` says why; its text fields are as written.
+    """
 
     model_id: str
     model_name: str
@@ -55,9 +58,21 @@ class InvalidRow:
     revision: int
     created_at: datetime
     updated_at: datetime
+    changed_at: datetime
     error: ConstellationError
     deleted_at: datetime | None = None
     environment: str | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot be used, in one sentence."""
+        return str(self.error)
+
+    @property
+    def key(self) -> str:
+        """What it would be, as a partition key, if its name were valid: not to be added as a partition."""
+        name = self.model_name if self.environment else f"{self.model_name}@{self.model_version}"
+        return f"{self.environment}|{name}" if self.environment else name
 
     @property
     def title(self) -> str:
@@ -87,6 +102,11 @@ class DeploymentRow:
     created_at: datetime
     updated_at: datetime
     row: ModelRow
+
+    @property
+    def changed_at(self) -> datetime:
+        """When the wish or its model version changed last."""
+        return max(self.updated_at, self.row.updated_at)
 
     @property
     def key(self) -> str:
@@ -178,19 +198,20 @@ def read_model(
 
 
 def invalid_row(
-    record: ModelCardRecord, error: ConstellationError, *, environment: str | None = None
+    record: ModelCardRecord, error: ConstellationError, *, deployment: DeploymentRecord | None = None
 ) -> InvalidRow:
-    """The invalid row for a record."""
+    """The invalid row for a model version, or for a deployment of it."""
     return InvalidRow(
         model_id=record.model_id,
-        model_name=record.model_name,
+        model_name=deployment.model_name if deployment else record.model_name,
         model_version=record.model_version,
-        revision=record.revision,
-        created_at=record.created_at,
-        updated_at=record.updated_at,
+        revision=(deployment or record).revision,
+        created_at=(deployment or record).created_at,
+        updated_at=(deployment or record).updated_at,
+        changed_at=max(deployment.updated_at, record.updated_at) if deployment else record.updated_at,
         error=error,
         deleted_at=record.deleted_at,
-        environment=environment,
+        environment=deployment.environment if deployment else None,
     )
 
 
@@ -200,7 +221,7 @@ def read_deployment(
     """Two joined records as a deployment, or as the invalid row that they are."""
     row = read_model(model, slug_problem)
     if isinstance(row, InvalidRow):
-        return invalid_row(model, row.error, environment=record.environment)
+        return invalid_row(model, row.error, deployment=record)
     try:
         resources = resolve_resources(row.card, record.resources)
         if row.card.model_name != record.model_name:
@@ -210,7 +231,7 @@ def read_deployment(
                 remedy="Set model_id to a version of the model.",
             )
     except InvalidCard as error:
-        return invalid_row(model, error, environment=record.environment)
+        return invalid_row(model, error, deployment=record)
     return DeploymentRow(
         environment=record.environment,
         model_name=record.model_name,
