@@ -232,6 +232,7 @@ def save_repository(model: BertForSequenceClassification, tokenizer: Tokenizer, 
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=MAX_TOKENS,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         unk_token="[UNK]",
         pad_token="[PAD]",
         cls_token="[CLS]",

@@ -101,14 +101,12 @@ class EndpointHandler:
         self, window: list[tuple[int, int, str]], terms: dict[str, tuple[str, str]], threshold: float
     ) -> Match | None:
         phrase = " ".join(plain for _, _, plain in window)
-        if phrase in terms:
-            best, score = phrase, 1.0
-        elif len(phrase) < MIN_FUZZY_CHARACTERS:
-            return None
-        else:
-            similar = process.extractOne(
-                phrase, terms.keys(), scorer=fuzz.ratio, score_cutoff=100 * threshold
-            )
+        best, score = phrase, 1.0
+        if phrase not in terms:
+            if len(phrase) < MIN_FUZZY_CHARACTERS:
+                return None
+            long_terms = (term for term in terms if len(term) >= MIN_FUZZY_CHARACTERS)
+            similar = process.extractOne(phrase, long_terms, scorer=fuzz.ratio, score_cutoff=100 * threshold)
             if similar is None:
                 return None
             best, score = similar[0], similar[1] / 100
