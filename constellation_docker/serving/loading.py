@@ -19,6 +19,10 @@ def load_model(config: Config) -> Model:
         from .runtimes.onnx_loading import load_onnx
 
         return load_onnx(config)
+    if config.runtime == "transformers":
+        from .runtimes.transformers_loading import load_transformers
+
+        return load_transformers(config)
     if config.runtime == "custom":
         from .runtimes.handler import load_handler
 

@@ -65,7 +65,8 @@ class OnnxNetwork:
         self._types = {item.name: _dtype(item.type) for item in self._session.get_inputs()}
         self.input_names = frozenset(self._types)
         self.output_names = tuple(item.name for item in self._session.get_outputs())
-        self.output_shapes = {item.name: item.shape for item in self._session.get_outputs()}
+        self.text_names = frozenset(name for name, kind in self._types.items() if kind is np.object_)
+        self.integer_names = frozenset(n for n, kind in self._types.items() if issubclass(kind, np.integer))
 
     def run(self, feeds: Mapping[str, Array], output: str | None = None) -> Array:
         """One forward pass; see `Network.run`."""
@@ -86,6 +87,7 @@ def _dtype(name: str) -> type[np.generic]:
         "tensor(float16)": np.float16,
         "tensor(double)": np.float64,
         "tensor(bool)": np.bool_,
+        "tensor(string)": np.object_,
     }
     if name not in kinds:
         raise LoadFailed(f"the ONNX graph takes an input of type {name}, which this server cannot feed")

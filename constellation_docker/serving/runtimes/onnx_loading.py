@@ -19,7 +19,8 @@ TEXT_TASKS = (
     "sentence-similarity",
     "fill-mask",
 )
-TASKS = (*TEXT_TASKS, "image-classification")
+TABULAR_TASKS = ("tabular-classification", "tabular-regression")
+TASKS = (*TEXT_TASKS, "image-classification", *TABULAR_TASKS)
 """What the onnx runtime serves."""
 
 
@@ -41,6 +42,17 @@ def load_onnx(config: Config) -> Model:
     )
     if config.task == "image-classification":
         return _load_image_task(config, repository, network)
+    if config.task in TABULAR_TASKS:
+        from ..tasks.tabular import Tabular
+
+        return Tabular(
+            network,
+            repository,
+            task=config.task,
+            texts=network.text_names,
+            whole=network.integer_names,
+            max_batch_size=config.options.max_batch_size,
+        )
     from .tokenizer import TextTokenizer
 
     strategy = choose_strategy(config.task)
