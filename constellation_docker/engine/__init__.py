@@ -31,6 +31,7 @@ from constellation_docker.engine.errors import (
     RegistryUnreachable,
     RegistryUntrusted,
 )
+from constellation_docker.engine.events import Event
 from constellation_docker.engine.execution import ExecResult
 from constellation_docker.engine.images import ImageFacts, ImageSummary
 from constellation_docker.engine.reference import ImageReference
@@ -56,6 +57,7 @@ __all__ = [
     "EngineIncompatible",
     "EngineUnreachable",
     "EngineVersion",
+    "Event",
     "ExecResult",
     "ImageFacts",
     "ImageNotFound",

@@ -7,13 +7,14 @@ from typing import Self
 from constellation_docker.engine.build import Builds
 from constellation_docker.engine.connection import open_connection
 from constellation_docker.engine.containers import Containers
+from constellation_docker.engine.events import Events
 from constellation_docker.engine.execution import Execution
 from constellation_docker.engine.networks import Networks
 from constellation_docker.engine.registry import Registries
 from constellation_docker.engine.volumes import Volumes
 
 
-class Engine(Builds, Registries, Containers, Execution, Networks, Volumes):
+class Engine(Builds, Registries, Containers, Execution, Networks, Volumes, Events):
     """One Docker engine. Any thread may use it.
 
     Example:

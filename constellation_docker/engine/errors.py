@@ -236,7 +236,7 @@ _REGISTRY_SENTENCES: dict[type[RegistryError], tuple[str, str]] = {
     ),
     ImageNotInRegistry: ("has no such image", "Check the name, the tag and the platform."),
     RegistryUnreachable: (
-        "does not answer properly",
+        "does not answer as it should",
         "Check that it runs and that the engine can reach it, then try again.",
     ),
 }
