@@ -20,6 +20,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -50,7 +51,6 @@ REGISTRY_SECONDS = 5.0  # a registry that takes longer to answer one question is
 DEBIAN_SECONDS = 900.0
 LABEL = "constellation.base"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_CREATED = "2023-11-14T22:13:20Z"  # EPOCH
 
 
 class BaseImageUnavailable(ConstellationError):
@@ -297,7 +297,7 @@ def _from_debian(
 
 
 def render_image_config(recipe: Recipe, sealed: SealedLayer) -> bytes:
-    """The image's configuration, with fixed times, so that equal layers give equal image ids.
+    """The image's configuration, without the time of its making, so that equal layers give equal image ids.
 
     Format: https://github.com/moby/docker-image-spec/blob/v1.3.1/spec.md
     """
@@ -314,14 +314,16 @@ def render_image_config(recipe: Recipe, sealed: SealedLayer) -> bytes:
         config["Cmd"] = ["python3"]
     else:
         config |= {"Cmd": _BALANCER_COMMAND, "StopSignal": "SIGUSR1", "User": f"{USER_ID}:{USER_ID}"}
+    # A time that belongs to the content: the newest of several images of one recipe is known by it.
+    created = datetime.fromtimestamp(sealed.packaged, UTC).isoformat().replace("+00:00", "Z")
     image = {
         "architecture": recipe.architecture,
         "os": "linux",
-        "created": _CREATED,
+        "created": created,
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": [sealed.digest]},
         "history": [
-            {"created": _CREATED, "created_by": f"mmdebstrap {recipe.suite} {' '.join(recipe.packages)}"}
+            {"created": created, "created_by": f"mmdebstrap {recipe.suite} {' '.join(recipe.packages)}"}
         ],
     }
     return json.dumps(image, sort_keys=True, separators=(",", ":")).encode()
@@ -367,7 +369,7 @@ def _unpack(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(target.parent)},
+        env={**os.environ, "TMPDIR": str(target.parent)},
         text=True,
         errors="replace",
     ) as process:

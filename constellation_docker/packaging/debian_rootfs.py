@@ -32,15 +32,13 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
 }
 
 # Of these folders only what is named here stays. Shell tools: enough for build steps and a look inside.
-_TOOLS = (  # fmt: skip
-    "sh", "dash", "env", "cat", "cp", "mv", "rm", "mkdir", "rmdir", "ln",
-    "ls", "chmod", "chown", "touch", "head", "tail", "sleep", "true", "false", "test",
-    "[", "echo", "printf", "id", "whoami", "date", "df", "du", "dd", "stat",
-    "sync", "sort", "uniq", "wc", "cut", "tr", "tee", "seq", "od", "expr",
-    "install", "readlink", "realpath", "basename", "dirname", "mktemp", "nproc", "uname", "timeout", "printenv",
-    "pwd", "base64", "sha256sum", "md5sum", "cksum", "truncate", "getent", "ldconfig", "nohup", "python3",
-    "python3.[0-9]*", "haproxy", "socat", "socat1",
-)  # fmt: skip
+_TOOL_NAMES = (
+    "sh dash env cat cp mv rm mkdir rmdir ln ls chmod chown touch head tail sleep true false test [ "
+    "echo printf id whoami date df du dd stat sync sort uniq wc cut tr tee seq od expr install "
+    "readlink realpath basename dirname mktemp nproc uname timeout printenv pwd base64 sha256sum "
+    "md5sum cksum truncate getent ldconfig nohup python3 python3.[0-9]* haproxy socat socat1"
+)
+_TOOLS = tuple(_TOOL_NAMES.split())
 _STAYS: dict[str, tuple[str, ...]] = {
     "bin": _TOOLS,
     "sbin": _TOOLS,
@@ -79,18 +77,22 @@ _STAYS: dict[str, tuple[str, ...]] = {
 _GOES = tuple(
     re.compile(pattern)
     for pattern in (
-        # character sets of other computers, Kerberos, Perl, hardware crypto, account tools, debugging aids
-        r"usr/lib/[^/]+/(gconv|krb5|perl|perl-base|perl5|engines-3|ossl-modules|audit)(/|$)",
-        r"(usr/)?lib/[^/]+/lib(perl|db-5|krb5|k5crypto|gssapi_krb5|com_err|keyutils|tirpc|nsl\.so\.2|sepol|semanage"
-        r"|audit|pam|cap-ng|memusage|pcprofile|c_malloc_debug|thread_db|nss_hesiod|opcodes|debconfclient)[^/]*$",
+        # character sets of other computers, Perl, hardware crypto, account tools, debugging aids
+        r"(usr/)?lib/[^/]+/(gconv|krb5|perl|perl-base|perl5|engines-3|ossl-modules|audit|security)(/|$)",
+        r"(usr/)?lib/[^/]+/lib(perl|sepol|semanage|audit|pam|cap-ng|memusage|pcprofile|c_malloc_debug|thread_db"
+        r"|nss_hesiod|debconfclient|gdbm|db-5)[^/]*$",
         r"(usr/)?lib/(systemd|udev|init|lsb|tmpfiles\.d|sysusers\.d|binfmt\.d|mime|valgrind|dpkg|apt)(/|$)",
         r"usr/lib/ssl/(misc|private)(/|$)",
-        # windows, tutorials, tests, and what the libraries above were for
+        # windows, tutorials, tests, and NIS and dbm with the libraries (Kerberos among them) that only they need
         r"usr/lib/python3[^/]*/(test|idlelib|tkinter|turtledemo|lib2to3|pydoc_data|config-[^/]*)(/|$)",
         r"usr/lib/python3[^/]*/(distutils/tests|ctypes/test|sqlite3/test|unittest/test)(/|$)",
         r"usr/lib/python3[^/]*/(__pycache__/)?turtle\.",
         r"usr/lib/python3[^/]*/lib-dynload/(_test|_ctypes_test|_xxtest|xxlimited|xxsubtype|_dbm|_gdbm|nis|ossaudiodev)",
     )
+)
+
+_GOES_FROM_PYTHON = re.compile(
+    r"(usr/)?lib/[^/]+/lib(krb5|k5crypto|gssapi_krb5|com_err|keyutils|tirpc|nsl\.so\.2)[^/]*$"
 )
 
 _LOGINS = f"""\
@@ -138,7 +140,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """A digest of everything that decides on the result, but the packages' versions."""
-        going = [pattern.pattern for pattern in _GOES]
+        going = [pattern.pattern for pattern in (*_GOES, _GOES_FROM_PYTHON)]
         facts = [_FORMAT, self.kind, self.suite, self.architecture, self.packages, _STAYS, going, _HOOK]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -251,6 +253,7 @@ class SealedLayer:
         python_version: As `3.11`, where there is a Python.
         python_path: As `/usr/bin/python3.11`.
         libc_version: As `2.36`, of the C library inside.
+        packaged: When the newest package was made, in seconds since 1970.
     """
 
     digest: str
@@ -258,6 +261,7 @@ class SealedLayer:
     python_version: str | None
     python_path: str | None
     libc_version: str | None
+    packaged: int
 
 
 def seal_layer(unpacked: Path, layer: Path, kind: str) -> SealedLayer:
@@ -277,7 +281,7 @@ def seal_layer(unpacked: Path, layer: Path, kind: str) -> SealedLayer:
             path: member
             for path, member in members.items()
             if path
-            and stays(path)
+            and stays(path, kind)
             and (member.isfile() or member.isdir() or member.issym() or member.islnk())
         }
         made = _made_files(source, members, kind)
@@ -296,17 +300,24 @@ def seal_layer(unpacked: Path, layer: Path, kind: str) -> SealedLayer:
         python_version=python.removeprefix("usr/bin/python") if python else None,
         python_path=f"/{python}" if python else None,
         libc_version=libc_version,
+        # Documentation alone is sure to carry its maker's time, and not the time of unpacking.
+        packaged=max(
+            int(members[path].mtime)
+            for path in members
+            if path.startswith("usr/share/doc/") and members[path].isfile()
+        ),
     )
 
 
-def stays(path: str) -> bool:
-    """Whether a path of the unpacked packages belongs into the layer."""
+def stays(path: str, kind: str) -> bool:
+    """Whether a path of the unpacked packages belongs into the layer of this kind."""
     for folder, names in _STAYS.items():
         if path.startswith(f"{folder}/"):
             rest = path.removeprefix(f"{folder}/")
             is_named = any(fnmatchcase(rest, name) or fnmatchcase(rest, f"{name}/*") for name in names)
             return is_named or any(name.startswith(f"{rest}/") for name in names)
-    return not any(pattern.match(path) for pattern in _GOES)
+    going = (*_GOES, _GOES_FROM_PYTHON) if kind == "python" else _GOES
+    return not any(pattern.match(path) for pattern in going)
 
 
 def _libc_version(source: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo]) -> str | None:
