@@ -30,7 +30,6 @@ from constellation_docker.packaging.source_errors import (
     SourceError,
     SourceTimedOut,
     SourceUnreachable,
-    SourceUnsafe,
     SourceUntrusted,
 )
 from constellation_docker.packaging.source_store import store_full

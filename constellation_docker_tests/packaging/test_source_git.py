@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from constellation_docker.packaging.source import Source, fetch_source
-from constellation_docker.packaging.source_errors import (
-    LargeFileMissing,
-    RepositoryNotFound,
-    RevisionNotFound,
-    SourceDenied,
-    SourceRefused,
-    SourceTooLarge,
-    SourceUnreachable,
-    SourceUnsafe,
-    SourceUntrusted,
-)
 from constellation_docker.settings import SourceSettings
-from constellation_docker_tests.fixtures.git_server import GitServer, WorkRepository, lfs_pointer
+from constellation_docker_tests.fixtures.git_server import GitServer
 
 MODEL = "sentiment@1.0"
 
