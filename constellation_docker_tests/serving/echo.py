@@ -34,7 +34,7 @@ class EchoModel:
         document = parse_json(request.body)
         if not isinstance(document, dict) or "inputs" not in document:
             raise BadRequest('the body must be an object with "inputs"')
-        parameters = document.get("parameters") or {}
+        parameters = document.get("parameters", {})
         if not isinstance(parameters, dict):
             raise InvalidParameters("parameters must be an object")
         size = len(document["inputs"]) if isinstance(document["inputs"], list) else 1
@@ -92,9 +92,9 @@ class EchoModel:
                 "request": {
                     "type": "object",
                     "required": ["inputs"],
-                    "properties": {"inputs": {"type": "string"}, "parameters": {"type": "object"}},
+                    "properties": {"inputs": {}, "parameters": {"type": "object"}, "stream": {}},
                 },
-                "response": {"type": "object"},
+                "response": {"type": "object", "required": ["echo", "batch"]},
             }
         }
 
