@@ -133,19 +133,31 @@ def split_readme(text: str, *, what: str = "README.md") -> tuple[dict[str, Any],
     Raises:
         InvalidCard: The front matter is not closed, is not YAML, or is not a mapping.
     """
-    text = text.removeprefix("\ufeff")
-    opening = _OPENING.match(text)
-    if not opening:
-        return {}, _markdown(text, what)
-    closing = _CLOSING.search(text, opening.end())
-    if not closing:
-        raise _unreadable(what, "its front matter begins with '---' but no second '---' line closes it")
-    data = read_yaml(text[opening.end() : closing.start()], what=f"The front matter of {what}")
+    block, markdown = split_front_matter(text, what=what)
+    if block is None:
+        return {}, _markdown(markdown, what)
+    data = read_yaml(block, what=f"The front matter of {what}")
     if data is None:
         data = {}
     if not isinstance(data, dict):
         raise _unreadable(f"The front matter of {what}", "it must be a mapping of names to values")
-    return data, _markdown(text[closing.end() :], what)
+    return data, _markdown(markdown, what)
+
+
+def split_front_matter(text: str, *, what: str = "README.md") -> tuple[str | None, str]:
+    """The YAML between a README's `---` lines (None where it has none), and what follows it, as written.
+
+    Raises:
+        InvalidCard: The front matter is not closed.
+    """
+    text = text.removeprefix("\ufeff")
+    opening = _OPENING.match(text)
+    if not opening:
+        return None, text
+    closing = _CLOSING.search(text, opening.end())
+    if not closing:
+        raise _unreadable(what, "its front matter begins with '---' but no second '---' line closes it")
+    return text[opening.end() : closing.start()], text[closing.end() :]
 
 
 def _markdown(text: str, what: str) -> str:

@@ -34,6 +34,8 @@ from constellation_docker.cards.slug import checked_model_name, checked_version,
 from constellation_docker.cards.strict_record import StrictRecord, invalid_card, problems_of
 from constellation_docker.cards.widget import WidgetExample
 
+_NAMELESS = "Give its name and version: in the registration, in a README's `constellation:` block, or with --name and --version."
+
 
 class ModelCard(StrictRecord):
     """One model version: where it comes from, what it is, and how it is served.
@@ -264,9 +266,12 @@ class ModelCard(StrictRecord):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
+            problems = problems_of(error)
+            is_nameless = any(problem["field"] in {"model_name", "model_version"} for problem in problems)
             raise invalid_card(
                 titled(given, what),
-                problems_of(error),
+                problems,
+                remedy=_NAMELESS if is_nameless else "",
                 model_name=given.get("model_name"),
                 model_version=given.get("model_version"),
             ) from None

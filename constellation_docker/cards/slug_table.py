@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sqlalchemy import exists, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from constellation_docker.cards.errors import SlugTaken
+from constellation_docker.cards.records import insert_or_ignore
 from constellation_docker.cards.slug import checked_model_name, slug_of
 from constellation_docker.cards.tables import DeploymentRecord, ModelCardRecord, ModelSlugRecord
 
@@ -27,10 +27,7 @@ def claim_slug(session: Session, model_name: str) -> None:
         SlugTaken: It belongs to another model that is registered or deployed.
     """
     slug = slug_of(model_name)
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    session.execute(
-        dialect.insert(ModelSlugRecord).values(slug=slug, model_name=model_name).on_conflict_do_nothing()
-    )
+    session.execute(insert_or_ignore(session, ModelSlugRecord).values(slug=slug, model_name=model_name))
     # Locked, so that a second claimant waits until the first one's row is there to be seen.
     holder = session.scalar(
         select(ModelSlugRecord.model_name).where(ModelSlugRecord.slug == slug).with_for_update()

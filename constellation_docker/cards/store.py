@@ -59,6 +59,10 @@ class CardStore(ModelTable, DeploymentTable):
         """Where the store is, without its password."""
         return self._database.address
 
+    def schema_version(self) -> str | None:
+        """The version of the database's schema."""
+        return self._database.version()
+
     def close(self) -> None:
         """Close every connection to the database."""
         self._database.close()

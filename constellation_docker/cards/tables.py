@@ -9,8 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, FetchedValue, ForeignKey, Integer, String, Text, TypeDecorator
-from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy import JSON, DateTime, FetchedValue, ForeignKey, Integer, String, Text, TypeDecorator, Uuid
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
@@ -42,7 +41,7 @@ class UtcTimestamp(TypeDecorator[datetime]):
 
 # Both databases compare and sort these byte by byte, so that a page's last key means the same to both.
 Name = Text().with_variant(Text(collation="C"), "postgresql")
-ModelId = String(36).with_variant(UUID(as_uuid=False), "postgresql")
+ModelId = String(36).with_variant(Uuid(as_uuid=False), "postgresql")
 Json = JSON(none_as_null=True)
 
 
