@@ -16,6 +16,8 @@ from constellation_docker.errors import ConstellationError
 from constellation_docker.packaging.assembly import EPOCH
 from constellation_docker.packaging.materials import BuildMaterials
 from constellation_docker.packaging.recipe import ASSEMBLY_PATH, ImageRecipe
+from constellation_docker.packaging.source import Source
+from constellation_docker.packaging.tree import SourceFile
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -36,6 +38,7 @@ class ContextFile:
         origin: Where its content is read from, or None for `content`.
         content: Its content, for small files that are made up here. Kept out of `repr`, as it may be secret.
         size_bytes: Length of its content.
+        link: What it points to, where it is a symbolic link.
         is_executable: Whether its mode is 755 instead of 644.
         is_secret: Whether only the build's root may read it; such files are mounted, never copied.
     """
@@ -44,6 +47,7 @@ class ContextFile:
     origin: Path | None = None
     content: bytes = field(default=b"", repr=False)
     size_bytes: int = 0
+    link: str = ""
     is_executable: bool = False
     is_secret: bool = False
 
@@ -51,6 +55,14 @@ class ContextFile:
     def of_path(cls, path: str, origin: Path, *, is_executable: bool = False) -> ContextFile:
         """A file whose content is on disk."""
         return cls(path, origin=origin, size_bytes=origin.stat().st_size, is_executable=is_executable)
+
+    @classmethod
+    def of_source(cls, path: str, source: Source, file: SourceFile) -> ContextFile:
+        """A file of a fetched repository."""
+        origin = source.path / file.path
+        if file.mode == "link":
+            return cls(path, link=str(origin.readlink()))
+        return cls.of_path(path, origin, is_executable=file.mode == "executable")
 
     @classmethod
     def of_content(cls, path: str, content: bytes, *, is_secret: bool = False) -> ContextFile:
@@ -95,29 +107,17 @@ def plan_model_context(recipe: ImageRecipe) -> tuple[ContextFile, ...]:
     for path in recipe.server.files():
         inside = path.relative_to(recipe.server.path).as_posix()
         files.append(ContextFile.of_path(f"build/server/constellation_serving/{inside}", path))
-    for file in recipe.files:
-        path = recipe.source.path / file.path
-        files.append(
-            ContextFile.of_path(
-                f"layers/model/model/{file.path}", path, is_executable=bool(path.stat().st_mode & 0o100)
-            )
-        )
+    files += [
+        ContextFile.of_source(f"layers/model/model/{file.path}", recipe.source, file) for file in recipe.files
+    ]
     return _ordered(files)
 
 
 def plan_repository_context(recipe: ImageRecipe) -> tuple[ContextFile, ...]:
     """A repository as it is, for its own Dockerfile."""
     assert recipe.source is not None
-    return _ordered(
-        [
-            ContextFile.of_path(
-                file.path,
-                recipe.source.path / file.path,
-                is_executable=bool((recipe.source.path / file.path).stat().st_mode & 0o100),
-            )
-            for file in recipe.source.files
-        ]
-    )
+    source = recipe.source
+    return _ordered(ContextFile.of_source(file.path, source, file) for file in source.files)
 
 
 def stream_context(files: Sequence[ContextFile]) -> Iterator[bytes]:
@@ -132,6 +132,9 @@ def stream_context(files: Sequence[ContextFile]) -> Iterator[bytes]:
     for name in sorted(directories):
         yield _header(name, 0o755, kind=tarfile.DIRTYPE)
     for file in files:
+        if file.link:
+            yield _header(file.path, 0o777, kind=tarfile.SYMTYPE, link=file.link)
+            continue
         yield _header(file.path, file.mode, size=file.size_bytes)
         yield from _content(file)
         if padding := -file.size_bytes % tarfile.BLOCKSIZE:
@@ -144,6 +147,9 @@ def write_context(files: Iterable[ContextFile], directory: Path) -> None:
     for file in files:
         path = directory / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
+        if file.link:
+            path.symlink_to(file.link)
+            continue
         path.touch(mode=0o600)
         with path.open("wb") as written:
             for piece in _content(file):
@@ -155,8 +161,9 @@ def _ordered(files: Iterable[ContextFile]) -> tuple[ContextFile, ...]:
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def _header(name: str, mode: int, *, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
+def _header(name: str, mode: int, *, size: int = 0, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
     entry = tarfile.TarInfo(name)
+    entry.linkname = link
     entry.type, entry.mode, entry.size, entry.mtime = kind, mode, size, EPOCH
     return entry.tobuf(tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape")
 

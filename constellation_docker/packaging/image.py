@@ -136,6 +136,7 @@ class _Workshop:
         dockerfile: str = "Dockerfile",
         target: str | None = None,
         build_args: dict[str, str] | None = None,
+        is_fresh: bool = False,
     ) -> BuildResult:
         """Build, and name the model in whatever goes wrong."""
         try:
@@ -148,6 +149,7 @@ class _Workshop:
                 labels=labels,
                 platform=self.engine.version.platform,
                 network=self.settings.build.network,
+                no_cache=is_fresh,
                 on_line=self.on_line,
                 is_cancelled=self.is_cancelled,
                 timeout_seconds=self.settings.build.timeout_seconds,
@@ -173,7 +175,7 @@ def build_image(
         settings: All settings: package indexes, build network, deadlines, the prefix of names.
         on_line: Called with every line of output as it comes.
         is_cancelled: Asked all along; when true the engine stops the build.
-        is_fresh: Build even where the engine has the image.
+        is_fresh: Build everything anew, even what the engine has, without its cache.
 
     Raises:
         BuildFailed: A step failed. The message names the model and the step and ends with the step's own
@@ -270,6 +272,7 @@ def _assemble(workshop: _Workshop, *, is_fresh: bool) -> tuple[BuildStep, ...]:
                 "constellation.lock-digest": recipe.lock.digest,
             },
             target="environment-built",
+            is_fresh=is_fresh,
         )
         steps = built.steps
     built = workshop.build(
@@ -277,6 +280,7 @@ def _assemble(workshop: _Workshop, *, is_fresh: bool) -> tuple[BuildStep, ...]:
         workshop.tag,
         {RECIPE_LABEL: recipe.digest, ENVIRONMENT_LABEL: recipe.environment_digest},
         build_args={"ENVIRONMENT": environment},
+        is_fresh=is_fresh,
     )
     return steps + built.steps
 

@@ -22,7 +22,8 @@ from constellation_docker.packaging.base_image import BaseImage
 from constellation_docker.packaging.dockerfile import render_dockerfile
 from constellation_docker.packaging.lock import DependencyLock
 from constellation_docker.packaging.runtime import Runtime, RuntimeChoice
-from constellation_docker.packaging.source import Source, SourceFile
+from constellation_docker.packaging.source import Source
+from constellation_docker.packaging.tree import SourceFile
 
 RECIPE_FORMAT = 1
 """Raised when images built from the same inputs would differ from those that older code built."""

@@ -46,6 +46,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _labels(answer: Any) -> str | None:
+    if isinstance(answer, dict):
+        # What the client makes of a handler's flat list, which is common and not ours to correct.
+        answer = [answer]
     if not isinstance(answer, list):
         return "it is not a list of labels"
     for item in answer:

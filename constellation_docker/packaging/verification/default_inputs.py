@@ -34,20 +34,11 @@ def default_inputs(
         task: The task.
         read_file: Gives the content of a file in the repository, or None.
     """
-    if task in TEXT_TASKS:
-        return SENTENCE, {}
-    if task in PICTURE_TASKS:
-        return picture(), {}
-    if task in SOUND_TASKS:
-        return sound(), {}
-    if task == "question-answering":
-        return {"question": "What jumps?", "context": SENTENCE}, {}
-    if task == "sentence-similarity":
-        return {"source_sentence": SENTENCE, "sentences": ["A fox jumps.", "It rains today."]}, {}
-    if task == "zero-shot-classification":
-        return SENTENCE, {"candidate_labels": ["animals", "politics"]}
-    mask = _mask_token(read_file) if task == "fill-mask" else None
-    return (f"The quick brown fox {mask} over the lazy dog.", {}) if mask else None
+    if task == "fill-mask":
+        mask = _mask_token(read_file)
+        return (f"The quick brown fox {mask} over the lazy dog.", {}) if mask else None
+    make = _MAKERS.get(task or "")
+    return make() if make else None
 
 
 def _mask_token(read_file: Callable[[str], bytes | None]) -> str | None:
@@ -98,3 +89,16 @@ def sound() -> bytes:
         len(data),
     )
     return head + data
+
+
+_MAKERS: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
+    **dict.fromkeys(TEXT_TASKS, lambda: (SENTENCE, {})),
+    **dict.fromkeys(PICTURE_TASKS, lambda: (picture(), {})),
+    **dict.fromkeys(SOUND_TASKS, lambda: (sound(), {})),
+    "question-answering": lambda: ({"question": "What jumps?", "context": SENTENCE}, {}),
+    "sentence-similarity": lambda: (
+        {"source_sentence": SENTENCE, "sentences": ["A fox jumps.", "It rains today."]},
+        {},
+    ),
+    "zero-shot-classification": lambda: (SENTENCE, {"candidate_labels": ["animals", "politics"]}),
+}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from constellation_docker.engine import Conflict, Engine, NotFound
+from constellation_docker.engine import Engine, EngineError, EngineUnreachable, NotFound
 from constellation_docker.packaging.verification.relay import Relay
 
 SLICE_SECONDS = 1.0
@@ -22,6 +22,15 @@ _NEEDS_NETWORK = re.compile(
 )
 _NEEDS_WRITING = re.compile(r"read-only file system|errno 30\b", re.IGNORECASE)
 _NEEDS_RIGHTS = re.compile(r"permission denied|operation not permitted", re.IGNORECASE)
+_WANTS = (
+    (
+        _NEEDS_NETWORK,
+        "the network to start",
+        "Put what it fetches into the repository; images bring everything with them.",
+    ),
+    (_NEEDS_WRITING, "to write outside /tmp", "The root file system is read-only; write to /tmp."),
+    (_NEEDS_RIGHTS, "rights that it does not get", "It runs as a plain user, without any capabilities."),
+)
 _NO_PROGRAM = re.compile(
     r"executable file not found|no such file or directory|exec format error", re.IGNORECASE
 )
@@ -88,9 +97,12 @@ def wait_until_ready(
             try:
                 relay = relay or open_relay()
                 status, said = relay.wait_ready(path, timeout_seconds=min(SLICE_SECONDS, left))
-            except (Conflict, NotFound):
-                # The container ended as the relay joined it, or in between: the next look says how.
-                sleep(0.05)
+            except EngineUnreachable:
+                raise
+            except EngineError:
+                # A relay cannot join a container that has just ended; how it did, the next look says.
+                if _state(engine, container).get("Running"):
+                    raise
                 continue
             if 200 <= status < 300:
                 ready_after = clock() - started
@@ -109,21 +121,9 @@ def explain_end(state: Mapping[str, Any], log: str) -> str:
         )
     if state.get("Error"):
         return f"It could not be started: {str(state['Error']).strip().rstrip('.')}."
-    if _NEEDS_NETWORK.search(log):
-        return (
-            f"It wants the network to start and ended with code {code}: {words} "
-            "Put what it fetches into the repository; images bring everything with them."
-        )
-    if _NEEDS_WRITING.search(log):
-        return (
-            f"It wants to write outside /tmp and ended with code {code}: {words} "
-            "The root file system is read-only; write to /tmp."
-        )
-    if _NEEDS_RIGHTS.search(log):
-        return (
-            f"It wants rights that it does not get and ended with code {code}: {words} "
-            "It runs as a user without any capabilities."
-        )
+    for saying, want, remedy in _WANTS:
+        if saying.search(log):
+            return f"It wants {want} and ended with code {code}: {words} {remedy}"
     if code == 137:
         return f"It was killed (code 137), most likely for want of memory: {words}"
     return f"It ended with code {code} before it was ready: {words}"

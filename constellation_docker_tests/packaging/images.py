@@ -1,0 +1,160 @@
+"""Images of a stand-in server: quick to build, without any package, and as good or bad as a test wants."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from constellation_docker.cards import ModelCard
+from constellation_docker.engine import Conflict, Engine
+from constellation_docker.packaging.base_image import BaseImage, ensure_base_image
+from constellation_docker.packaging.image import BuiltImage, build_image
+from constellation_docker.packaging.lock import DependencyLock
+from constellation_docker.packaging.recipe import ImageRecipe, plan_image, read_server_tree
+from constellation_docker.packaging.runtime import Runtime, RuntimeChoice
+from constellation_docker.packaging.source import Source
+from constellation_docker.packaging.tree import SourceFile
+from constellation_docker.settings import BaseImageSettings, BuildSettings, IndexSettings, Settings
+
+STAND_IN = Path(__file__).with_name("stand_in_server")
+IMAGE_PREFIX = "constellation-test"
+MODEL_ID = "0b5c1a52-6d7e-4a55-9a57-2f0f4b7f8f10"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def make_source(folder: Path, files: Mapping[str, str | bytes]) -> Source:
+    """A fetched repository with these files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for path, content in sorted(files.items()):
+        data = content.encode() if isinstance(content, str) else content
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+        rows.append(SourceFile(path=path, size_bytes=len(data), sha256=sha256(data)))
+    return Source(
+        kind="directory",
+        url=f"file://{folder}",
+        requested_revision=None,
+        commit=sha256(repr(rows).encode())[:40],
+        digest=f"sha256:{sha256(repr(rows).encode())}",
+        path=folder,
+        size_bytes=sum(row.size_bytes for row in rows),
+        files=tuple(rows),
+        readme=None,
+        seconds=0.0,
+    )
+
+
+def make_card(name: str = "tests/stand-in", version: str = "1.0", **fields: Any) -> ModelCard:
+    """A card; `constellation` and every other field as in a registration."""
+    given = {
+        "description": "Says good or bad.",
+        "data_used": "",
+        "dependencies": [],
+        "pipeline_tag": "text-classification",
+        "license": "apache-2.0",
+        "widget": [{"text": "All good.", "output": [{"label": "POSITIVE", "score": 1.0}]}],
+        **fields,
+    }
+    return ModelCard.from_registration(
+        {
+            "model_name": name,
+            "model_version": version,
+            "repo_url": "https://git.example/tests/stand-in",
+            "branch": None,
+            "model_card": given,
+        }
+    )
+
+
+def make_lock(text: str = "# nothing\n", packages: tuple[Any, ...] = ()) -> DependencyLock:
+    return DependencyLock(
+        digest=f"sha256:{sha256(text.encode())}",
+        text=text,
+        packages=packages,
+        python="3.11",
+        platform="linux/amd64",
+        inputs=(),
+        seconds=0.0,
+    )
+
+
+def make_choice(runtime: Runtime = Runtime.ONNX, **fields: Any) -> RuntimeChoice:
+    return RuntimeChoice(
+        runtime=runtime, **{"reason": "The test says so.", "task": "text-classification", **fields}
+    )
+
+
+def make_recipe(base: BaseImage, source: Source, card: ModelCard | None = None, **fields: Any) -> ImageRecipe:
+    """A recipe of the stand-in server."""
+    given = {"lock": make_lock(), "choice": make_choice(), **fields}
+    return plan_image(
+        card or make_card(),
+        source,
+        given["lock"],
+        given["choice"],
+        base,
+        model_id=MODEL_ID,
+        server=read_server_tree(STAND_IN),
+    )
+
+
+@pytest.fixture(scope="session")
+def build_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of builds in tests: the host's network, which every engine has."""
+    return Settings(
+        home=tmp_path_factory.mktemp("home"),
+        build=BuildSettings(network="host", image_prefix=IMAGE_PREFIX),
+        index=IndexSettings(wheelhouse=None),
+    )
+
+
+@pytest.fixture(scope="session")
+def python_base(engine: Engine) -> BaseImage:
+    """The Python base image, made once and left on the engine."""
+    return ensure_base_image(engine, "python", BaseImageSettings(), on_line=lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def built(engine: Engine, build_settings: Settings) -> Iterator[Callable[..., BuiltImage]]:
+    """Builds a recipe; every image is removed when the tests end."""
+    names = []
+
+    def build(recipe: ImageRecipe, **fields: Any) -> BuiltImage:
+        image = build_image(
+            recipe, engine, **{"settings": build_settings, "on_line": lambda _: None, **fields}
+        )
+        names.append(image.tag)
+        return image
+
+    yield build
+    for name in names:
+        engine.remove_image(name, force=True)
+    for image in engine.list_images({"constellation.role": "environment"}):
+        for tag in image.tags:
+            if tag.startswith(f"{IMAGE_PREFIX}/"):
+                try:
+                    engine.remove_image(tag)
+                except Conflict:
+                    continue
+
+
+@pytest.fixture(scope="session")
+def stand_in_image(
+    python_base: BaseImage,
+    built: Callable[..., BuiltImage],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> BuiltImage:
+    """The stand-in server's image. It behaves as a card's variable `BEHAVIOUR` says."""
+    source = make_source(
+        tmp_path_factory.mktemp("stand-in"), {"config.json": "{}", "model.onnx": b"\x00" * 4096}
+    )
+    return built(make_recipe(python_base, source))
