@@ -1,0 +1,182 @@
+"""What a person sees on an asset's page: typed results turned into numbers, tables and Markdown.
+
+Sizes are bytes and durations seconds, as numeric metadata, so that the UI plots them over time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import dagster as dg
+
+from constellation_docker.cards import ModelCard, ModelRow
+from constellation_docker.packaging import (
+    BaseImage,
+    BuiltImage,
+    CheckResult,
+    DependencyLock,
+    PublishedImage,
+    RuntimeChoice,
+    Source,
+)
+
+Metadata = dict[str, dg.MetadataValue]
+Cell = str | int | float | bool | None
+
+MOST_TABLE_ROWS = 200
+MOST_LOG_LINES = 200
+
+
+def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
+    """A table with the columns of its first row; long ones are cut, and say so in their last row."""
+    columns = list(rows[0]) if rows else ["nothing"]
+    shown = [dg.TableRecord(dict(row)) for row in rows[:MOST_TABLE_ROWS]]
+    if len(rows) > MOST_TABLE_ROWS:
+        rest = f"… and {len(rows) - MOST_TABLE_ROWS} more"
+        shown.append(dg.TableRecord({column: rest if i == 0 else "" for i, column in enumerate(columns)}))
+    kinds = {column: _column_type(row[column] for row in rows) for column in columns} if rows else {"nothing": "string"}
+    schema = dg.TableSchema([dg.TableColumn(name=column, type=kinds[column]) for column in columns])
+    return dg.MetadataValue.table(shown, schema)
+
+
+def _column_type(values: Iterable[Cell]) -> str:
+    seen = {type(value) for value in values if value is not None}
+    return {frozenset({int}): "int", frozenset({float}): "float", frozenset({bool}): "bool"}.get(
+        frozenset(seen), "string"
+    )
+
+
+def code_block(text: str, language: str = "") -> dg.MetadataValue:
+    """Text in a fixed-width block; a fence inside the text cannot end it."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return dg.MetadataValue.md(f"{fence}{language}\n{text.rstrip()}\n{fence}")
+
+
+def log_end(text: str) -> dg.MetadataValue:
+    """The last lines of a log."""
+    return code_block("\n".join(text.splitlines()[-MOST_LOG_LINES:]))
+
+
+def link_or_text(address: str) -> dg.MetadataValue:
+    """A link where the address is one that a browser opens."""
+    return dg.MetadataValue.url(address) if address.startswith(("https://", "http://")) else dg.MetadataValue.text(address)
+
+
+def card_metadata(row: ModelRow, card: ModelCard) -> Metadata:
+    """The maintained card and what identifies it.
+
+    Args:
+        row: The row, with what packaging learned where it is published.
+        card: Its card, merged with the repository's where that is known.
+    """
+    return {
+        "card": dg.MetadataValue.md(card.render(row.publication)),
+        "model id": dg.MetadataValue.text(row.model_id),
+        "revision": dg.MetadataValue.int(row.revision),
+        "repository": link_or_text(card.repo_url),
+        "branch": dg.MetadataValue.text(card.branch or "(the repository's default)"),
+        "task": dg.MetadataValue.text(card.task or "(not stated)"),
+        "dependencies": dg.MetadataValue.int(len(card.dependencies)),
+        "example inputs": dg.MetadataValue.int(len(card.widget)),
+        "card digest": dg.MetadataValue.text(card.digest),
+        "registered": dg.MetadataValue.timestamp(row.created_at),
+        "published": dg.MetadataValue.timestamp(row.published_at)
+        if row.published_at
+        else dg.MetadataValue.text("not yet"),
+    }
+
+
+def source_metadata(source: Source | None, card: ModelCard) -> Metadata:
+    """The pinned commit, and what the repository holds, largest files first."""
+    if source is None:
+        return {"image": dg.MetadataValue.text(card.serving.image or ""), "kind": dg.MetadataValue.text("ready-made")}
+    largest = sorted(source.files, key=lambda file: -file.size_bytes)
+    return {
+        "commit": dg.MetadataValue.text(source.commit),
+        "asked for": dg.MetadataValue.text(source.requested_revision or "(the default branch)"),
+        "repository": link_or_text(source.url),
+        "kind": dg.MetadataValue.text(source.kind),
+        "source digest": dg.MetadataValue.text(source.digest),
+        "size (bytes)": dg.MetadataValue.int(source.size_bytes),
+        "files": dg.MetadataValue.int(len(source.files)),
+        "fetch (s)": dg.MetadataValue.float(round(source.seconds, 3)),
+        "largest files": table(
+            [{"path": file.path, "bytes": file.size_bytes, "sha256": file.sha256[:16]} for file in largest]
+        ),
+        "card": dg.MetadataValue.md(card.render(None)),
+    }
+
+
+def lock_metadata(lock: DependencyLock | None, choice: RuntimeChoice, base: BaseImage) -> Metadata:
+    """The lock as a table, and the runtime and base image that it is for."""
+    chosen: Metadata = {
+        "runtime": dg.MetadataValue.text(str(choice.runtime)),
+        "why this runtime": dg.MetadataValue.text(choice.reason),
+        "task": dg.MetadataValue.text(choice.task or "(the image's own)"),
+        "weights": dg.MetadataValue.text(", ".join(choice.weights) or "(none)"),
+        "base image": dg.MetadataValue.text(base.reference),
+    }
+    if lock is None or not lock.packages:
+        return chosen | {"lock": dg.MetadataValue.text("none: the image brings its own environment")}
+    return chosen | {
+        "packages": dg.MetadataValue.int(len(lock.packages)),
+        "resolve (s)": dg.MetadataValue.float(round(lock.seconds, 3)),
+        "lock digest": dg.MetadataValue.text(lock.digest),
+        "python": dg.MetadataValue.text(lock.python),
+        "platform": dg.MetadataValue.text(lock.platform),
+        "lock": table(
+            [
+                {"package": package.name, "version": package.version, "required by": ", ".join(package.required_by)}
+                for package in lock.packages
+            ]
+        ),
+        "asked for": code_block("\n".join(lock.inputs)),
+    }
+
+
+def image_metadata(built: BuiltImage) -> Metadata:
+    """Sizes by layer, the steps' durations and the Dockerfile."""
+    return {
+        "image": dg.MetadataValue.text(built.tag),
+        "image id": dg.MetadataValue.text(built.image_id),
+        "size (bytes)": dg.MetadataValue.int(built.size_bytes),
+        "build (s)": dg.MetadataValue.float(round(built.seconds, 3)),
+        "was it there already": dg.MetadataValue.bool(built.is_cached),
+        "recipe digest": dg.MetadataValue.text(built.recipe_digest),
+        "layers": table(
+            [{"layer": layer.name, "bytes": layer.size_bytes, "digest": layer.digest} for layer in built.layers]
+        ),
+        "steps": table(
+            [{"step": step.name, "seconds": round(step.seconds, 2), "cached": step.is_cached} for step in built.steps]
+        ),
+        "labels": table([{"label": name, "value": value} for name, value in sorted(built.labels.items())]),
+        "dockerfile": code_block(built.dockerfile, "dockerfile"),
+    }
+
+
+def check_metadata(check: CheckResult) -> Metadata:
+    """What was sent, what came back and how long it took."""
+    metadata: Metadata = {"seconds": dg.MetadataValue.float(round(check.seconds, 3))}
+    if check.sent:
+        metadata["sent"] = code_block(check.sent)
+    if check.received:
+        metadata["received"] = code_block(check.received)
+    return metadata
+
+
+def publication_metadata(published: PublishedImage) -> Metadata:
+    """Where the image is, and by what it is pinned."""
+    return {
+        "reference": dg.MetadataValue.text(published.reference),
+        "where": dg.MetadataValue.text(
+            published.repository
+            if published.is_pushed
+            else "on the engine only, pinned by its id: no registry is configured"
+        ),
+        "tag": dg.MetadataValue.text(published.tag),
+        "digest": dg.MetadataValue.text(published.digest or "(none without a registry)"),
+        "pushed": dg.MetadataValue.bool(published.is_pushed),
+        "publish (s)": dg.MetadataValue.float(round(published.seconds, 3)),
+    }

@@ -1,0 +1,46 @@
+"""Reading runs back from Dagster's run storage, a few at a time and by tags only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from constellation_docker.defs import tags
+from constellation_docker.defs.launches import PastRun
+
+PARTITIONS_PER_QUERY = 200
+
+
+def runs_on(instance: dg.DagsterInstance, partitions: Sequence[str], job: str) -> list[PastRun]:
+    """The runs on some partitions, newest first, in one query for every 200 partitions.
+
+    Args:
+        instance: Dagster's instance.
+        partitions: Partition keys.
+        job: The name of the job that the launch is for. A click on an asset runs Dagster's implicit job, so
+            such runs count too.
+    """
+    found: list[PastRun] = []
+    for start in range(0, len(partitions), PARTITIONS_PER_QUERY):
+        keys = list(partitions[start : start + PARTITIONS_PER_QUERY])
+        runs = instance.get_runs(filters=dg.RunsFilter(tags={tags.PARTITION: keys}))
+        found.extend(_past_runs(instance, [run for run in runs if run.job_name in {job, "__ASSET_JOB"}]))
+    return found
+
+
+def _past_runs(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> Iterator[PastRun]:
+    for run in runs:
+        is_failure = run.status is dg.DagsterRunStatus.FAILURE and run.tags.get(tags.IS_TRANSIENT) != "true"
+        yield PastRun(
+            partition=run.tags[tags.PARTITION],
+            status=run.status,
+            tags=run.tags,
+            was_killed=is_failure and _was_killed(instance, run.run_id),
+        )
+
+
+def _was_killed(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether no step of a failed run failed: then its process was ended from outside."""
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1)
+    return not records.records

@@ -1,0 +1,47 @@
+"""From a model card to a verified, published image.
+
+May touch: the network (through git, the Hub's client and uv), the engine (through `engine/`), the
+content-addressed store below `home`. Model code runs nowhere but in containers.
+
+* `source` (`git`, `hub`, `directory`, `tree`, `source_store`) — a repository at one commit
+* `runtime`, `inspection` — what serves it; its Python read, never run
+* `lock` (`requirements`, `resolution`) — every package, with hashes
+* `base_image`, `recipe`, `dockerfile`, `context`, `image` — the image
+* `verification/` — the image tried before anyone may use it
+* `publishing`, `registry` — the image under a name that never means anything else
+"""
+
+from constellation_docker.packaging.base_image import BaseImage, BaseImageUnavailable, ensure_base_image
+from constellation_docker.packaging.image import BuiltImage, build_image
+from constellation_docker.packaging.lock import DependencyLock, LockedPackage, resolve_lock
+from constellation_docker.packaging.publishing import PublishedImage, publish_image
+from constellation_docker.packaging.recipe import ImageRecipe, plan_image
+from constellation_docker.packaging.registry import pull_image, push_image
+from constellation_docker.packaging.runtime import Runtime, RuntimeChoice, choose_runtime
+from constellation_docker.packaging.source import Source, fetch_source
+from constellation_docker.packaging.verification import CheckResult, VerificationReport, verify_image
+
+__all__ = [
+    "BaseImage",
+    "BaseImageUnavailable",
+    "BuiltImage",
+    "CheckResult",
+    "DependencyLock",
+    "ImageRecipe",
+    "LockedPackage",
+    "PublishedImage",
+    "Runtime",
+    "RuntimeChoice",
+    "Source",
+    "VerificationReport",
+    "build_image",
+    "choose_runtime",
+    "ensure_base_image",
+    "fetch_source",
+    "plan_image",
+    "publish_image",
+    "pull_image",
+    "push_image",
+    "resolve_lock",
+    "verify_image",
+]
