@@ -63,7 +63,7 @@ class TargetPython(Protocol):
     @property
     def python_version(self) -> str | None: ...
     @property
-    def platform(self) -> str: ...
+    def libc(self) -> str: ...
     @property
     def architecture(self) -> str: ...
 
@@ -204,7 +204,7 @@ def resolve_target(base: TargetPython) -> tuple[str, str]:
     if base.python_version is None:
         raise NoMatchingWheel("The base image has no Python.", remedy="Choose a Python base image.")
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(base.architecture, base.architecture)
-    kind, _, version = base.platform.partition("_")
+    kind, _, version = base.libc.partition("_")
     if kind == "manylinux" and version:
         major, _, minor = version.partition("_")
         glibc = min((int(major), int(minor or 0)), _NEWEST_GLIBC)
