@@ -38,7 +38,7 @@ def assemble_environment(python: str) -> None:
     build = Path("/build")
     variables = {
         **os.environ,
-        "UV_CONFIG_FILE": str(build / "uv.toml"),
+        "UV_NO_CONFIG": "1",
         "UV_CACHE_DIR": "/var/cache/uv",
         "UV_LINK_MODE": "copy",
         "UV_NO_PROGRESS": "1",
@@ -46,17 +46,19 @@ def assemble_environment(python: str) -> None:
         "NO_COLOR": "1",
         "HOME": "/tmp",  # noqa: S108 - a build stage's own, thrown away with it
     }
-    for name, file in (("SSL_CERT_FILE", build / "ca.crt"), ("NETRC", build / "netrc")):
-        if file.exists():
-            variables[name] = str(file)
+    if (build / "ca.crt").exists():
+        variables["SSL_CERT_FILE"] = str(build / "ca.crt")
+    if (build / "credentials.json").exists():
+        variables.update(json.loads((build / "credentials.json").read_text()))
+    options = json.loads((build / "arguments.json").read_text())
+    if (build / "wheelhouse").is_dir():
+        options += ["--find-links", str(build / "wheelhouse")]
     uv = str(build / "uv")
     _run([uv, "venv", "--quiet", "--no-project", "--python", python, "/env"], variables)
     requirements = build / "requirements.lock"
     if any(line.strip() and not line.startswith("#") for line in requirements.read_text().splitlines()):
-        _run(
-            [uv, "pip", "sync", "--python", "/env/bin/python", "--require-hashes", str(requirements)],
-            variables,
-        )
+        sync = [uv, "pip", "sync", "--python", "/env/bin/python", "--require-hashes", *options]
+        _run([*sync, str(requirements)], variables)
     _strip_environment(Path("/env"))
     _compile(Path("/env"), "/env/bin/python")
     _place(Path("/env"))

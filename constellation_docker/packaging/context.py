@@ -7,6 +7,7 @@ wheels, credentials) lies under `build/`, which the Dockerfile mounts and never 
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -84,14 +85,15 @@ def plan_environment_context(recipe: ImageRecipe, materials: BuildMaterials) -> 
         ContextFile.of_content("Dockerfile", recipe.dockerfile.encode()),
         ContextFile.of_path("build/assembly.py", ASSEMBLY_PATH),
         ContextFile.of_path("build/uv", materials.uv, is_executable=True),
-        ContextFile.of_content("build/uv.toml", materials.settings),
+        ContextFile.of_content("build/arguments.json", json.dumps(materials.arguments).encode()),
         ContextFile.of_content("build/requirements.lock", lock_text.encode()),
         *(ContextFile.of_path(f"build/wheelhouse/{wheel.name}", wheel) for wheel in materials.wheels),
     ]
     if materials.ca_bundle:
         files.append(ContextFile.of_path("build/ca.crt", materials.ca_bundle))
-    if materials.netrc:
-        files.append(ContextFile.of_content("build/netrc", materials.netrc, is_secret=True))
+    if materials.credentials:
+        secret = json.dumps(materials.credentials).encode()
+        files.append(ContextFile.of_content("build/credentials.json", secret, is_secret=True))
     return _ordered(files)
 
 

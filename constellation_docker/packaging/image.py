@@ -188,15 +188,17 @@ def build_image(
     started = time.monotonic()
     workshop = _Workshop(recipe, engine, settings, on_line, is_cancelled)
     known = None if is_fresh else find_built_image(recipe, engine)
+    steps: tuple[BuildStep, ...] = ()
+    text = recipe.dockerfile
     if known is not None:
         on_line(f"The engine has the image of {recipe.model} already ({recipe.digest[:19]}).")
         engine.tag(known.id, workshop.tag)
-        facts, steps, text = known, (), recipe.dockerfile
+        facts = known
     elif recipe.has_own_server:
         steps, text = _adopt(workshop)
         facts = engine.require_image(workshop.tag)
     else:
-        steps, text = _assemble(workshop, is_fresh=is_fresh), recipe.dockerfile
+        steps = _assemble(workshop, is_fresh=is_fresh)
         facts = engine.require_image(workshop.tag)
     return BuiltImage(
         model=recipe.model,

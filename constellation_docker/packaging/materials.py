@@ -6,8 +6,7 @@ steps mount. Credentials are resolved here, at the last moment, and are in nothi
 
 from __future__ import annotations
 
-import json
-import re
+import os
 import shutil
 import subprocess
 import sys
@@ -16,14 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import uv
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from constellation_docker.errors import ConstellationError, InvalidInput
+from constellation_docker.errors import ConstellationError
 from constellation_docker.packaging.lock import DependencyLock
-from constellation_docker.settings import IndexSettings, resolve_secret
+from constellation_docker.packaging.uv_program import index_access
+from constellation_docker.settings import IndexSettings
 
 _ELF_MACHINES = {62: "amd64", 183: "arm64"}
 _UV_PLATFORMS = {"amd64": "x86_64-manylinux_2_17", "arm64": "aarch64-manylinux_2_17"}
@@ -41,16 +40,16 @@ class BuildMaterials:
 
     Attributes:
         uv: The uv program for the engine's platform.
-        settings: uv's settings file: indexes and wheelhouse.
+        arguments: uv's arguments that name the indexes.
         ca_bundle: Certificates to trust, or None.
-        netrc: Credentials of package indexes, or None.
+        credentials: Credentials of package indexes, as uv reads them from its environment.
         wheels: Wheels that the lock may need.
     """
 
     uv: Path
-    settings: bytes = b""
+    arguments: tuple[str, ...] = ()
     ca_bundle: Path | None = None
-    netrc: bytes | None = field(default=None, repr=False)
+    credentials: dict[str, str] = field(default_factory=dict, repr=False)
     wheels: tuple[Path, ...] = ()
 
 
@@ -76,13 +75,21 @@ def gather_materials(
         UvUnavailable: There is no uv for that architecture.
     """
     wheels = choose_wheels(lock, sorted(settings.wheelhouse.glob("*.whl")) if settings.wheelhouse else [])
+    access = index_access(settings)
     return BuildMaterials(
         uv=find_uv(architecture, store, settings, on_line),
-        settings=render_uv_settings(settings, has_wheels=bool(wheels)).encode(),
+        arguments=(*access.arguments, *_torch_arguments(lock, wheels, settings)),
         ca_bundle=settings.ca_bundle,
-        netrc=_netrc(settings),
+        credentials=access.variables,
         wheels=wheels,
     )
+
+
+def _torch_arguments(lock: DependencyLock, wheels: tuple[Path, ...], settings: IndexSettings) -> list[str]:
+    """Where torch comes from: the wheelhouse where it has one, else PyTorch's own index, as it was locked."""
+    is_locked = any(canonicalize_name(package.name) == "torch" for package in lock.packages)
+    is_at_hand = any(wheel.name.startswith("torch-") for wheel in wheels)
+    return ["--torch-backend", settings.torch_backend] if is_locked and not is_at_hand else []
 
 
 def choose_wheels(lock: DependencyLock, wheels: list[Path]) -> tuple[Path, ...]:
@@ -97,20 +104,6 @@ def choose_wheels(lock: DependencyLock, wheels: list[Path]) -> tuple[Path, ...]:
         if (name, str(wheel_version)) in locked:
             chosen.append(wheel)
     return tuple(chosen)
-
-
-def render_uv_settings(settings: IndexSettings, *, has_wheels: bool) -> str:
-    """uv's settings inside the build: which indexes, and whether there is a wheelhouse. Never a credential."""
-    lines = []
-    if settings.url:
-        lines.append(f"index-url = {json.dumps(settings.url)}")
-    if settings.extra_urls:
-        lines.append(f"extra-index-url = {json.dumps(list(settings.extra_urls))}")
-    if has_wheels:
-        lines.append('find-links = ["/build/wheelhouse"]')
-    else:
-        lines.append(f"[pip]\ntorch-backend = {json.dumps(settings.torch_backend)}")
-    return "\n".join(lines) + "\n"
 
 
 def find_uv(architecture: str, store: Path, settings: IndexSettings, on_line: Callable[[str], None]) -> Path:
@@ -136,9 +129,11 @@ def find_uv(architecture: str, store: Path, settings: IndexSettings, on_line: Ca
     with tempfile.TemporaryDirectory() as place:
         command = [str(own), "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
         command += ["--target", place, "--python-platform", platform, f"uv=={version('uv')}"]
-        if settings.url:
-            command += ["--index-url", settings.url]
-        finished = subprocess.run(command, check=False, capture_output=True, text=True)
+        access = index_access(settings)
+        command += access.arguments
+        finished = subprocess.run(
+            command, env={**os.environ, **access.variables}, check=False, capture_output=True, text=True
+        )
         fetched = Path(place) / "bin" / "uv"
         if finished.returncode or not fetched.is_file():
             raise UvUnavailable(
@@ -160,18 +155,3 @@ def _machine_of(program: Path) -> str | None:
     if header[:4] != b"\x7fELF":
         return None
     return _ELF_MACHINES.get(int.from_bytes(header[18:20], "little"))
-
-
-def _netrc(settings: IndexSettings) -> bytes | None:
-    lines = []
-    for host, reference in sorted(settings.credentials.items()):
-        user, colon, password = resolve_secret(reference).partition(":")
-        if not colon or re.search(r"\s", user + password) or not user:
-            raise InvalidInput(
-                f"The credentials of the package index {host} ({reference}) are not of the form user:password.",
-                remedy="Write user and password with a colon between them and no spaces.",
-                setting=f"index.credentials.{host}",
-            )
-        name = urlsplit(f"//{host}").hostname or host
-        lines.append(f"machine {name} login {user} password {password}\n")
-    return "".join(lines).encode() or None

@@ -18,12 +18,12 @@ from constellation_docker.packaging.context import (
     stream_context,
     write_context,
 )
+from constellation_docker.packaging.lock import DependencyLock
 from constellation_docker.packaging.materials import (
     BuildMaterials,
     choose_wheels,
     find_uv,
     gather_materials,
-    render_uv_settings,
 )
 from constellation_docker.packaging.recipe import ImageRecipe
 from constellation_docker.packaging.tree import SourceFile
@@ -125,17 +125,18 @@ def test_credentials_are_readable_by_root_alone_and_shown_nowhere(
         make_lock(), settings, architecture="amd64", store=tmp_path, on_line=lambda _: None
     )
     files = plan_environment_context(recipe, materials)
-    assert unpacked(files)["build/netrc"].mode == 0o600
-    assert b"hunter2" in next(file.content for file in files if file.path == "build/netrc")
+    assert unpacked(files)["build/credentials.json"].mode == 0o600
+    assert b"hunter2" in next(file.content for file in files if file.path == "build/credentials.json")
     assert "hunter2" not in repr(materials) + repr(files)
-    assert b"hunter2" not in materials.settings
 
 
 def test_credentials_of_a_wrong_form_are_refused_without_being_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INDEX_LOGIN", "hunter2")
-    settings = IndexSettings(credentials={"index.example": "env:INDEX_LOGIN"}, wheelhouse=None)
+    settings = IndexSettings(
+        url="https://index.example/simple", credentials={"index.example": "env:INDEX_LOGIN"}, wheelhouse=None
+    )
     with pytest.raises(InvalidInput, match=r"index\.example") as caught:
         gather_materials(make_lock(), settings, architecture="amd64", store=tmp_path, on_line=lambda _: None)
     assert "hunter2" not in str(caught.value)
@@ -152,11 +153,21 @@ def test_only_wheels_that_the_lock_names_are_sent() -> None:
     assert choose_wheels(lock, wheels) == (wheels[0],)
 
 
-def test_uv_is_told_of_indexes_and_wheelhouse() -> None:
+def test_uv_is_told_of_the_indexes_and_of_where_torch_comes_from(tmp_path: Path) -> None:
     settings = IndexSettings(url="https://a/simple", extra_urls=("https://b/simple",), wheelhouse=None)
-    assert 'index-url = "https://a/simple"' in render_uv_settings(settings, has_wheels=False)
-    assert 'extra-index-url = ["https://b/simple"]' in render_uv_settings(settings, has_wheels=False)
-    assert 'find-links = ["/build/wheelhouse"]' in render_uv_settings(settings, has_wheels=True)
+    torch = make_lock("x", packages=({"name": "torch", "version": "2.13.0", "required_by": ()},))
+
+    def arguments(lock: DependencyLock, settings: IndexSettings) -> tuple[str, ...]:
+        return gather_materials(
+            lock, settings, architecture="amd64", store=tmp_path, on_line=lambda _: None
+        ).arguments
+
+    assert "main=https://a/simple" in arguments(make_lock(), settings)
+    assert "extra0=https://b/simple" in arguments(make_lock(), settings)
+    assert "--torch-backend" not in arguments(make_lock(), settings)
+    assert "--torch-backend" in arguments(torch, settings)
+    (tmp_path / "torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl").touch()
+    assert "--torch-backend" not in arguments(torch, settings.model_copy(update={"wheelhouse": tmp_path}))
 
 
 def test_an_engine_of_another_architecture_gets_its_own_uv(tmp_path: Path) -> None:

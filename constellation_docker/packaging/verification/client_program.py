@@ -20,8 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from huggingface_hub import InferenceClient
-from huggingface_hub.utils import get_session, hf_raise_for_status
+from huggingface_hub import InferenceClient, get_session
 
 DUMMY_TOKEN = "verification"  # noqa: S105 - the point of it is that it is none
 
@@ -88,7 +87,7 @@ def _post(client: InferenceClient, inputs: Any, parameters: dict[str, Any]) -> A
     else:
         body = {"inputs": inputs, **({"parameters": parameters} if parameters else {})}
         response = get_session().post(address, json=body, headers=headers, timeout=client.timeout)
-    hf_raise_for_status(response)
+    response.raise_for_status()
     kind = response.headers.get("content-type", "")
     return response.json() if "json" in kind else response.content
 

@@ -4,7 +4,8 @@ This file's text is given to `python -c` in the base image, so it uses nothing b
 
     exchange <port> <timeout>          standard input to the port, the answer to standard output
     wait <port> <path> <timeout>       until GET <path> says 2xx; one line of JSON
-    hold <port> <path> <timeout>       requests in flight over a SIGTERM (see `hold`); lines of JSON
+    hold <port> <path> <timeout> <body> <count> <type>
+                                       requests in flight over a SIGTERM (see `hold`); lines of JSON
 """
 
 import base64
@@ -71,21 +72,20 @@ def wait(port: str, path: str, timeout: str) -> None:
         time.sleep(0.05)
 
 
-def hold(port: str, path: str, timeout: str) -> None:
+def hold(port: str, path: str, timeout: str, encoded: str, connection_count: str, kind: str) -> None:
     """Hold requests in flight while the server is told to stop.
 
-    Standard input is not used, as this runs as a container's first process: the body comes base64-encoded in
-    the last argument's place (see `main`). Each connection sends its headers with `Expect: 100-continue`; the
+    This runs as a container's first process, so the body comes base64-encoded, as an argument. Each connection sends its headers with `Expect: 100-continue`; the
     server's `100 Continue` proves that it has taken the request on (RFC 9110, 10.1.1). Half of the body
     follows, then a line `in flight`. On SIGUSR1, sent after the SIGTERM, the other half follows and the
     answers are read.
     """
-    body, count, kind = base64.b64decode(sys.argv[5]), int(sys.argv[6]), sys.argv[7]
+    body = base64.b64decode(encoded)
     released = []
     signal.signal(signal.SIGUSR1, lambda *_: released.append(True))
     half = len(body) // 2
     connections, proven = [], 0
-    for _ in range(count):
+    for _ in range(int(connection_count)):
         connection = connect(int(port), float(timeout))
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nExpect: 100-continue\r\n"
         head += f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -121,4 +121,10 @@ def hold(port: str, path: str, timeout: str) -> None:
 
 
 if __name__ == "__main__":
-    {"exchange": exchange, "wait": wait, "hold": hold}[sys.argv[1]](*sys.argv[2:5])
+    arguments = sys.argv[2:]
+    if sys.argv[1] == "exchange":
+        exchange(*arguments)
+    elif sys.argv[1] == "wait":
+        wait(*arguments)
+    else:
+        hold(*arguments)
