@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from docker.context import ContextAPI
 from docker.errors import DockerException
@@ -66,7 +67,7 @@ def resolve_engine_address(url: str | None = None, environ: Mapping[str, str] | 
 
 def _checked(url: str, origin: str, environ: Mapping[str, str]) -> EngineAddress:
     scheme = url.partition("://")[0]
-    if "://" not in url or scheme not in {"unix", "tcp", "http", "https", "ssh", "npipe"}:
+    if "://" not in url or scheme not in {"unix", "tcp", "http", "https", "ssh"}:
         raise InvalidInput(
             f"{url!r} is not the address of a Docker engine.",
             remedy="Use unix:///path/to/docker.sock, tcp://host:port, ssh://user@host or context://name.",
@@ -75,7 +76,8 @@ def _checked(url: str, origin: str, environ: Mapping[str, str]) -> EngineAddress
     tls = _environment_tls(environ) if scheme in {"tcp", "https"} else None
     try:
         parse_host(url, tls=tls is not None)
-    except DockerException as error:
+        urlsplit(url).port  # noqa: B018  reading it checks it
+    except (DockerException, ValueError) as error:
         raise InvalidInput(
             f"{url!r} is not the address of a Docker engine: {error}.", remedy="Correct it.", origin=origin
         ) from error

@@ -10,6 +10,7 @@ import docker
 import requests
 
 from constellation_docker.engine.address import EngineAddress
+from constellation_docker.engine.ssh import SshAdapter
 
 
 class EngineClient(docker.APIClient):
@@ -80,10 +81,12 @@ class EngineClient(docker.APIClient):
 
 def open_client(address: EngineAddress, api_version: str, timeout_seconds: float) -> EngineClient:
     """A client for `address`. Its URL is always given: docker-py's own search is not used."""
-    return EngineClient(
-        base_url=address.url,
+    client = EngineClient(
+        base_url="unix:///unused" if address.is_ssh else address.url,
         version=api_version,
         timeout=timeout_seconds,  # type: ignore[arg-type]  # requests takes fractions, the stubs do not say so
         tls=address.tls or False,
-        use_ssh_client=address.is_ssh,
     )
+    if address.is_ssh:
+        client.mount("http+docker://", SshAdapter(address.url, timeout_seconds))
+    return client

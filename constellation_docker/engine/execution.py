@@ -109,15 +109,10 @@ class Execution(Connection):
 def _feed(response: requests.Response, data: bytes) -> None:
     """Write a command's input to the connection under its output, and close that half of it."""
     reader: Any = response.raw._fp.fp  # type: ignore[union-attr]
-    channel = getattr(reader, "channel", None)
 
     def write() -> None:
         # A command may end without reading everything.
         with contextlib.suppress(OSError):
-            if channel is not None:  # through the ssh program
-                channel.proc.stdin.write(data)
-                channel.proc.stdin.close()
-                return
             connection = reader.raw._sock
             connection.sendall(data)
             # Unbound: SSLSocket's own shutdown would end both directions.

@@ -130,10 +130,6 @@ class ResponseStream(Generic[T]):
 def sever(response: requests.Response) -> None:
     """Cut the connection under a response, which wakes a thread that is reading it."""
     reader = getattr(getattr(response.raw, "_fp", None), "fp", None)
-    channel = getattr(reader, "channel", None)
-    if channel is not None:  # docker-py's connection through the ssh program
-        channel.proc.terminate()
-        return
     connection = getattr(getattr(reader, "raw", None), "_sock", None)
     if connection is not None:
         with contextlib.suppress(OSError):
