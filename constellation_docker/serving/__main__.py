@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+from typing import TYPE_CHECKING
 
-from .config import Config, ConfigError, read_config
-from .logs import Log
-from .model import Model
-from .server import EXIT_CONFIG, serve
+if TYPE_CHECKING:
+    from .config import Config
+    from .model import Model
 
 
 def _load(config: Config) -> Model:
@@ -18,6 +19,13 @@ def _load(config: Config) -> Model:
 
 def main() -> int:
     """Run the server. Returns the exit code."""
+    # The kernel drops signals that process 1 has no handler for: have one before the imports.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+    from .config import ConfigError, read_config
+    from .logs import Log
+    from .server import EXIT_CONFIG, serve
+
     log = Log()
     try:
         config = read_config()

@@ -126,7 +126,7 @@ class Application:
                 self._operations.routes[exchange.path](exchange)
         except ServingError as problem:
             self.refuse(exchange, problem)
-        except Exception as problem:  # noqa: BLE001 - the edge: a fault here is one client's 500, not the end
+        except BaseException as problem:  # noqa: BLE001 - the edge: a fault here is one client's 500, not the end
             self._fail(exchange, problem)
 
     def refuse(self, exchange: Exchange, problem: ServingError) -> None:
@@ -237,7 +237,7 @@ class Application:
             if model.max_batch_size > 1:
                 ticket.key = (parsed.path, model.batch_key(parsed))
             self._queue.add(ticket)
-        except Exception as problem:  # noqa: BLE001 - model code may raise anything
+        except BaseException as problem:  # noqa: BLE001 - model code may raise anything, SystemExit too
             self._answer_fault(exchange, problem)
             return
         self._pending[exchange] = ticket
@@ -264,7 +264,7 @@ class Application:
                 body = render_json(answer)
                 self._settle(exchange)
                 exchange.respond(200, body)
-        except Exception as problem:  # noqa: BLE001 - rendering runs the answer's own code
+        except BaseException as problem:  # noqa: BLE001 - rendering runs the answer's own code
             self._answer_fault(exchange, problem)
 
     def _send_piece(self, exchange: Exchange, piece: Any) -> None:
@@ -339,7 +339,7 @@ def _parse(model: Model, request: Request) -> Call | BaseException:
     """The model's own parsing; its exceptions are answers, whatever they are."""
     try:
         return model.parse(request)
-    except (Exception, SystemExit) as problem:  # noqa: BLE001 - model code may raise anything
+    except BaseException as problem:  # noqa: BLE001 - model code may raise anything, SystemExit too
         return problem
 
 

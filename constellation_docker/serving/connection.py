@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._deadline = now + self._options.keep_alive_seconds
         self._body_deadline = 0.0
         self._write_deadline = 0.0
+        self._unsent_bytes = 0
 
     # -- asyncio's side ------------------------------------------------------------------------------
 
@@ -150,7 +151,9 @@ class Connection(asyncio.Protocol):
         return None
 
     def pause_writing(self) -> None:
-        """The client does not read; `check` cuts it off if that lasts."""
+        """The client reads more slowly than we write; `check` cuts it off if it stops altogether."""
+        if self._transport is not None:
+            self._unsent_bytes = self._transport.get_write_buffer_size()
         self._write_deadline = time.monotonic() + self._options.read_timeout_seconds
 
     def resume_writing(self) -> None:
@@ -162,6 +165,11 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
+        if self._write_deadline:
+            unsent = transport.get_write_buffer_size()
+            if unsent < self._unsent_bytes:
+                self._write_deadline = now + self._options.read_timeout_seconds
+            self._unsent_bytes = unsent
         if self._write_deadline and now > self._write_deadline:
             transport.abort()
         elif self._active is not None:
@@ -305,8 +313,10 @@ class Connection(asyncio.Protocol):
             if not self._is_refusing:
                 self._transport.close()
             return
-        if self._incoming is None:
-            self._deadline = time.monotonic() + self._options.keep_alive_seconds
+        patience = (
+            self._options.keep_alive_seconds if self._incoming is None else self._options.read_timeout_seconds
+        )
+        self._deadline = time.monotonic() + patience
         if self._pipeline:
             following = self._pipeline.popleft()
             if not self._pipeline:

@@ -72,8 +72,14 @@ class ForeignLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record as one line."""
-        message = record.getMessage()[:MAX_TEXT]
-        self._log.event("library", level=record.levelname.lower(), logger=record.name, message=message)
+        text = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
+        self._log.event(
+            "library",
+            level=record.levelname.lower(),
+            logger=record.name,
+            message=record.getMessage()[:MAX_TEXT],
+            traceback=text[-2 * MAX_TEXT :] or None,
+        )
 
 
 def _render(name: str, level: str, facts: dict[str, Any]) -> bytes:

@@ -199,7 +199,7 @@ def serve(config: Config, load: Loader, log: Log | None = None) -> int:
     async def run() -> int:
         return await Server(config, load, log).run()
 
-    with asyncio.Runner() as runner:
-        code = runner.run(run())
+    # Not `asyncio.run`: its end waits for every thread, and one may sit in a body that never parses.
+    code = asyncio.new_event_loop().run_until_complete(run())
     log.flush()
     return code

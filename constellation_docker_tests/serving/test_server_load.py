@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -257,3 +258,29 @@ def test_many_clients_side_by_side_all_get_their_own_answers(clients: Clients) -
     wait_for(lambda: len(clients.server.events("request")) >= 800, what="a line for every request")
     lines = [line for line in clients.server.events("request") if line["method"] == "POST"]
     assert {line["status"] for line in lines} == {200}
+
+
+def test_a_client_that_reads_slowly_gets_the_whole_answer_and_one_that_stops_is_cut(
+    start_server: StartServer,
+) -> None:
+    server = start_server(read_timeout_seconds=0.5)
+    text = "x" * 12_000_000
+    body = b'{"inputs": "%b"}' % text.encode()
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with server.connect() as slow, server.connect() as stopped:
+        for connection in (slow, stopped):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            connection.sendall(head + body)
+        received = 0
+        pause = threading.Event()
+        while received < len(text):
+            received += len(slow.recv(500_000))
+            pause.wait(0.03)  # so that the whole takes longer than the patience for one that stops
+        wait_for(lambda: len(server.events("request")) == 2, what="both in the log")
+        drained = 0
+        try:
+            while piece := stopped.recv(1_000_000):
+                drained += len(piece)
+        except ConnectionResetError:
+            pass
+    assert drained < len(text)
