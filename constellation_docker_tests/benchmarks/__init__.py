@@ -1,0 +1,1 @@
+"""The benchmarks compute and record what they say."""
