@@ -38,10 +38,10 @@ bench: engine $(READY_ML) ## Measure, and write benchmarks/RESULTS.md
 	@$(PYTHON) -m benchmarks.packaging
 
 lock: venv ## Resolve the lock files anew
-	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --all-extras-but-ml pyproject.toml -o requirements.lock
+	@$(VENV)/bin/uv pip compile -q --upgrade --python-version 3.11 --universal --generate-hashes --extra dev pyproject.toml -o requirements.lock
 
-engine:
-	@deploy/bootstrap_engine.sh
+engine: venv
+	@$(PYTHON) deploy/bootstrap_engine.py
 
 venv: $(READY)
 
