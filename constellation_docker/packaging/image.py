@@ -230,13 +230,13 @@ def find_built_image(recipe: ImageRecipe, engine: Engine) -> ImageFacts | None:
 
 
 def remove_unused_environments(engine: Engine, *, prefix: str) -> tuple[str, ...]:
-    """Remove the names of environments that no model's image is built upon any more.
+    """Remove environments that no model's image is built upon any more, and those that lost their name.
 
     Returns:
-        The names that were removed.
+        The names and ids that were removed.
     """
     used = {image.labels.get(ENVIRONMENT_LABEL) for image in engine.list_images({ROLE_LABEL: "model"})}
-    removed = []
+    removed = [*engine.prune_dangling({ROLE_LABEL: "environment"})]
     for image in engine.list_images({ROLE_LABEL: "environment"}):
         if image.labels.get(ENVIRONMENT_LABEL) in used:
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from constellation_docker.engine import Credentials, Engine, ImageFacts
 from constellation_docker.errors import ConstellationError, InvalidInput
@@ -107,7 +107,7 @@ def _persistently(act: Callable[[], T], attempts: int, on_line: Callable[[str], 
     tries = Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, ConstellationError) and error.is_transient),
         stop=stop_after_attempt(max(1, attempts)),
-        wait=wait_exponential_jitter(initial=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS, jitter=0.5),
+        wait=wait_random_exponential(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS),
         before_sleep=tell,
         reraise=True,
     )

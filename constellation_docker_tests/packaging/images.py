@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from constellation_docker.cards import ModelCard
-from constellation_docker.engine import Conflict, Engine
-from constellation_docker.packaging.base_image import BaseImage, ensure_base_image
-from constellation_docker.packaging.image import BuiltImage, build_image
+from constellation_docker.engine import Engine
+from constellation_docker.packaging.base_image import BaseImage
+from constellation_docker.packaging.image import ENVIRONMENT_LABEL, ROLE_LABEL, BuiltImage, build_image
 from constellation_docker.packaging.lock import DependencyLock
 from constellation_docker.packaging.recipe import ImageRecipe, plan_image, read_server_tree
 from constellation_docker.packaging.runtime import Runtime, RuntimeChoice
 from constellation_docker.packaging.source import Source
 from constellation_docker.packaging.tree import SourceFile
-from constellation_docker.settings import BaseImageSettings, BuildSettings, IndexSettings, Settings
+from constellation_docker.settings import BuildSettings, IndexSettings, Settings
 
 STAND_IN = Path(__file__).with_name("stand_in_server")
 IMAGE_PREFIX = "constellation-test"
@@ -93,7 +93,9 @@ def make_choice(runtime: Runtime = Runtime.ONNX, **fields: Any) -> RuntimeChoice
     )
 
 
-def make_recipe(base: BaseImage, source: Source, card: ModelCard | None = None, **fields: Any) -> ImageRecipe:
+def make_recipe(
+    base: BaseImage, source: Source | None, card: ModelCard | None = None, **fields: Any
+) -> ImageRecipe:
     """A recipe of the stand-in server."""
     given = {"lock": make_lock(), "choice": make_choice(), **fields}
     return plan_image(
@@ -118,33 +120,25 @@ def build_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def python_base(engine: Engine) -> BaseImage:
-    """The Python base image, made once and left on the engine."""
-    return ensure_base_image(engine, "python", BaseImageSettings(), on_line=lambda _: None)
-
-
-@pytest.fixture(scope="session")
 def built(engine: Engine, build_settings: Settings) -> Iterator[Callable[..., BuiltImage]]:
     """Builds a recipe; every image is removed when the tests end."""
-    names = []
+    made: list[BuiltImage] = []
 
     def build(recipe: ImageRecipe, **fields: Any) -> BuiltImage:
         image = build_image(
             recipe, engine, **{"settings": build_settings, "on_line": lambda _: None, **fields}
         )
-        names.append(image.tag)
+        made.append(image)
         return image
 
     yield build
-    for name in names:
-        engine.remove_image(name, force=True)
-    for image in engine.list_images({"constellation.role": "environment"}):
-        for tag in image.tags:
-            if tag.startswith(f"{IMAGE_PREFIX}/"):
-                try:
-                    engine.remove_image(tag)
-                except Conflict:
-                    continue
+    for image in reversed(made):
+        engine.remove_image(image.image_id, force=True)
+    environments = {image.labels.get(ENVIRONMENT_LABEL) for image in made} - {None}
+    for left in engine.list_images({ROLE_LABEL: "environment"}):
+        is_ours = all(tag.startswith(f"{IMAGE_PREFIX}/") for tag in left.tags)
+        if is_ours and left.labels.get(ENVIRONMENT_LABEL) in environments:
+            engine.remove_image(left.id, force=True)
 
 
 @pytest.fixture(scope="session")
