@@ -57,7 +57,7 @@ def taken_slugs(session: Session, names: Collection[str]) -> dict[str, SlugTaken
     query = select(ModelSlugRecord.slug, ModelSlugRecord.model_name)
     if len(names) <= _MAX_LISTED:
         query = query.where(ModelSlugRecord.slug.in_(set(slugs.values())))
-    holders: dict[str, str] = dict(session.execute(query).tuples())
+    holders = {row.slug: row.model_name for row in session.execute(query)}
     for name, slug in slugs.items():
         holder = holders.get(slug)
         if holder is not None and holder != name and _is_in_use(session, holder):

@@ -73,6 +73,8 @@ def problems_of(error: ValidationError) -> list[dict[str, str]]:
     """Every problem as `{"field", "problem"}`, without the offending values (they may be secrets)."""
     problems: list[dict[str, str]] = []
     for item in error.errors(include_input=False, include_url=False):
+        if item["type"] == "default_factory_not_called":
+            continue  # a default that depends on a field which has a problem of its own
         field = ".".join(str(part) for part in item["loc"]) or "the card"
         words = _PLAIN_WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
         problems.append({"field": field, "problem": words})
