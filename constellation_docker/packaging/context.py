@@ -115,6 +115,12 @@ def plan_model_context(recipe: ImageRecipe) -> tuple[ContextFile, ...]:
     return _ordered(files)
 
 
+def plan_whole_context(recipe: ImageRecipe, materials: BuildMaterials) -> tuple[ContextFile, ...]:
+    """What a build needs that finds nothing on its engine: with `write_context`, for `docker buildx build`."""
+    files = {file.path: file for file in plan_environment_context(recipe, materials)}
+    return _ordered((files | {file.path: file for file in plan_model_context(recipe)}).values())
+
+
 def plan_repository_context(recipe: ImageRecipe) -> tuple[ContextFile, ...]:
     """A repository as it is, for its own Dockerfile."""
     assert recipe.source is not None

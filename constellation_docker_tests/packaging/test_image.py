@@ -16,6 +16,7 @@ import pytest
 
 from constellation_docker.engine import BuildCancelled, BuildFailed, DiskFull, Engine
 from constellation_docker.packaging.base_image import BaseImage
+from constellation_docker.packaging.context import plan_whole_context, stream_context
 from constellation_docker.packaging.image import (
     ENVIRONMENT_LABEL,
     ROLE_LABEL,
@@ -23,6 +24,7 @@ from constellation_docker.packaging.image import (
     build_image,
     remove_unused_environments,
 )
+from constellation_docker.packaging.materials import gather_materials
 from constellation_docker.packaging.recipe import ImageRecipe
 from constellation_docker.packaging.runtime import Runtime
 from constellation_docker.packaging.source import Source
@@ -120,6 +122,29 @@ def test_the_same_inputs_give_the_same_layers_on_another_engine(
     there_engine.load_image(engine.save_image(recipe.base.reference))
     there = build_image(recipe, there_engine, settings=settings, on_line=ignore)
     assert [layer.digest for layer in there.layers] == [layer.digest for layer in here.layers]
+
+
+def test_the_dockerfile_alone_gives_the_same_layers(
+    wheel_recipe: tuple[ImageRecipe, Settings], built: Build, engine: Engine
+) -> None:
+    """As `docker buildx build` on a written-out context: one build, and no argument that names an environment."""
+    recipe, settings = wheel_recipe
+    assert recipe.lock is not None
+    image = built(recipe, settings=settings)
+    materials = gather_materials(
+        recipe.lock,
+        settings.index,
+        architecture=engine.version.architecture,
+        store=settings.home,
+        on_line=ignore,
+    )
+    alone = engine.build(
+        stream_context(plan_whole_context(recipe, materials)), tag=f"{IMAGE_PREFIX}/alone:1", network="host"
+    )
+    facts = engine.require_image(alone.image_id)
+    engine.remove_image(alone.image_id, force=True)
+    assert list(facts.layers) == [layer.digest for layer in image.layers]
+    assert facts.labels.items() <= image.labels.items()
 
 
 def test_models_with_the_same_lock_share_the_environment_layer(
