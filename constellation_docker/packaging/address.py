@@ -72,7 +72,8 @@ def resolve_address(
         SourceRefused: The address is malformed, holds credentials, or is not allowed.
     """
     text = repo_url.strip()
-    if not text or any(ord(character) < 33 or ord(character) == 127 for character in text + unquote(text)):
+    spaces = "" if text.startswith(("/", "file:")) else " "
+    if not text or any(ord(c) < 32 or ord(c) == 127 or c in spaces for c in text + unquote(text)):
         raise _refused("is empty or holds white space or control characters", text)
     address = _hub_address(text, settings, hub_endpoint) or _path_address(text) or _scp_address(text)
     address = address or _url_address(text)

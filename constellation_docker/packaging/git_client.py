@@ -77,12 +77,6 @@ class GitClient:
         variables = self._write_configuration(home, address, ca_bundle)
         self._environment = child_environment(home, variables, ca_bundle)
         self.run("init", "--quiet", "--bare", "--template=", str(self.repository), in_repository=False)
-        self.point_to(address)
-
-    def point_to(self, address: RepositoryAddress) -> None:
-        """Make an address the remote repository."""
-        url = address.url if address.kind == "git" else f"file://{address.path}"
-        self.run("config", "remote.origin.url", url)
 
     def run(self, *arguments: str, in_repository: bool = True) -> Finished:
         """Run git to its end, whatever its exit code.
@@ -159,6 +153,7 @@ class GitClient:
             "GIT_SSH_VARIANT": "ssh",
         }
         sections = [
+            ('remote "origin"', {"url": address.url if address.kind == "git" else f"file://{address.path}"}),
             ("protocol", {"allow": "never"}),
             (f'protocol "{address.scheme}"', {"allow": "always"}),
             (

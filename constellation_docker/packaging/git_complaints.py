@@ -58,11 +58,13 @@ def resolve_redirect(
         url = address.url.rstrip("/")
         for _ in range(_MAX_REDIRECTS):
             try:
-                answer = client.get(url + _SUFFIX)
+                with client.stream("GET", url + _SUFFIX) as answer:  # its body may be endless
+                    target = answer.headers.get("location", "") if answer.is_redirect else ""
+            except httpx.InvalidURL as error:
+                raise _bad_redirect(address, "something that is no address") from error
             except httpx.HTTPError as error:
                 raise _unreachable(address) from error
-            target = answer.headers.get("location", "")
-            if not answer.is_redirect or not target:
+            if not target:
                 return resolve_address(url, settings)
             target = urljoin(url + _SUFFIX, target)
             is_downgrade = url.startswith("https:") and not target.startswith("https:")

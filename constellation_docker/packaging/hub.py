@@ -37,6 +37,16 @@ from constellation_docker.packaging.tree import Budget, check_name, too_large
 from constellation_docker.settings import SourceSettings, resolve_secret
 
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PASSING = frozenset(
+    {
+        "TransportError",
+        "ConnectionError",
+        "TimeoutError",
+        "LocalEntryNotFoundError",
+        "IncompleteSnapshotError",
+    }
+)
+"""Classes of errors, of huggingface_hub and of what it stands on, after which another try may succeed."""
 _ALLOWANCE = 64 * 1024 * 1024
 
 
@@ -178,12 +188,22 @@ class HubRepository:
                 f"The certificate of {self._address.host} is not trusted.",
                 remedy="Name a bundle with its issuer in index.ca_bundle.",
             )
-        is_passing = status is None or status == 429 or status >= 500
-        kind = SourceUnreachable if is_passing else SourceError
-        return kind(
-            f"{url} does not answer, or broke off."
-            if is_passing
-            else f"{url} answers with HTTP status {status}.",
-            remedy="Check that the Hub can be reached from here, then try again.",
+        return self._explain_breakdown(answer, message)
+
+    def _explain_breakdown(self, answer: dict[str, Any], message: str) -> SourceError:
+        url, status = self._address.url, answer["status"]
+        is_passing = (
+            bool(_PASSING & set(answer["error"])) if status is None else status == 429 or status >= 500
+        )
+        if is_passing:
+            return SourceUnreachable(
+                f"{url} does not answer, or broke off.",
+                remedy="Check that the Hub can be reached from here, then try again.",
+                log_tail=tail(message),
+            )
+        said = f"HTTP status {status}" if status else str(answer["error"][0])
+        return SourceError(
+            f"{url} could not be fetched ({said}).",
+            remedy="See what huggingface_hub says.",
             log_tail=tail(message),
         )

@@ -75,7 +75,8 @@ class SourceStore:
         parent = self._sources / "scratch"
         _remove_dead(parent)
         directory = parent / uuid.uuid4().hex
-        with FileLock(f"{directory}.lock"):
+        lock_path = Path(f"{directory}.lock")
+        with FileLock(lock_path):
             directory.mkdir()
             try:
                 yield directory
@@ -85,7 +86,7 @@ class SourceStore:
                 raise
             finally:
                 _remove(directory)
-        Path(f"{directory}.lock").unlink(missing_ok=True)
+                lock_path.unlink(missing_ok=True)
 
     def tree(self, digest: str) -> Path:
         """Where the files of a digest lie."""
