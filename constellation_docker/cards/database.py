@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,14 +26,19 @@ CONNECT_TIMEOUT_SECONDS = 10
 # What a pooler's documentation adds to a URL for other clients, and libpq would refuse.
 _FOREIGN_OPTIONS = ("pgbouncer", "connection_limit", "pool_timeout", "schema")
 _LASTING_SQLSTATES = ("28", "3D", "42", "25006")
+_PASSING_SQLITE_CODES = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+}
 _LASTING_WORDS = (
     "password authentication failed",
     "no password supplied",
     "no pg_hba.conf entry",
     "does not exist",
-    "not a database",
-    "malformed",
-    "readonly database",
     "permission denied",
     "invalid sslmode",
 )
@@ -66,6 +73,14 @@ def store_url(url: str, password: str | None = None) -> URL:
         return parsed.set(drivername="sqlite")
     parsed = parsed.set(drivername="postgresql+psycopg").difference_update_query(_FOREIGN_OPTIONS)
     return parsed.set(password=password) if password else parsed
+
+
+_PASSING_ERRORS = (
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.TimeoutError,
+    sqlite3.OperationalError,
+)
 
 
 class Database:
@@ -173,15 +188,10 @@ class Database:
         reraise=True,
     )
     def _use_write_ahead_log(self) -> None:
-        connection = self._engine.raw_connection()
-        try:
+        with closing(self._engine.raw_connection()) as connection:
             cursor = connection.cursor()
             if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 cursor.execute("PRAGMA journal_mode = WAL")
-        except Exception as error:
-            raise sqlalchemy.exc.OperationalError("PRAGMA journal_mode", None, error) from error
-        finally:
-            connection.close()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -215,21 +225,18 @@ class Database:
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            # A connection's own PRAGMAs run beside SQLAlchemy, so their errors come as the driver's.
             raise self._as_our_own(error) from error
 
-    def _as_our_own(self, error: SQLAlchemyError) -> ConstellationError:
+    def _as_our_own(self, error: SQLAlchemyError | sqlite3.Error) -> ConstellationError:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         reason = " ".join(str(cause).split()) or type(cause).__name__
         if self.url.password:
             reason = reason.replace(str(self.url.password), "***")
-        state = getattr(cause, "sqlstate", None) or ""
-        is_passing = isinstance(
-            error,
-            sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError | sqlalchemy.exc.TimeoutError,
-        ) or (isinstance(error, DBAPIError) and error.connection_invalidated)
-        is_lasting = state.startswith(_LASTING_SQLSTATES) or any(word in reason for word in _LASTING_WORDS)
-        if is_passing and not is_lasting:
+        is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        is_lasting = _says_lasting(cause, reason)
+        if (isinstance(error, _PASSING_ERRORS) or is_lost) and not is_lasting:
             return StoreUnavailable(
                 f"The card store at {self.address} does not answer: {reason}.",
                 remedy="Nothing was read or changed; try again once the database answers.",
@@ -242,8 +249,15 @@ class Database:
         )
 
 
+def _says_lasting(cause: BaseException, reason: str) -> bool:
+    """Whether trying again cannot help."""
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF not in _PASSING_SQLITE_CODES
+    # Before a session begins, PostgreSQL's client gives no code: there is only the sentence to go by.
+    state = getattr(cause, "sqlstate", None) or ""
+    return state.startswith(_LASTING_SQLSTATES) or any(word in reason for word in _LASTING_WORDS)
+
+
 def _json(value: Any) -> str:
     """JSON for a column: keys stay in their writer's order."""
-    import json
-
     return json.dumps(value, ensure_ascii=False, allow_nan=False)

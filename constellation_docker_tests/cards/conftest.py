@@ -24,7 +24,12 @@ def registration(**changes: Any) -> dict[str, Any]:
         "model_version": "1.0.0",
         "repo_url": "https://git.example/acme/sentiment",
         "branch": "main",
-        "model_card": {"description": "Says how a sentence feels.", "data_used": "Reviews.", "dependencies": [], **card},
+        "model_card": {
+            "description": "Says how a sentence feels.",
+            "data_used": "Reviews.",
+            "dependencies": [],
+            **card,
+        },
         **changes,
     }
 
@@ -34,7 +39,9 @@ def make_card(**changes: Any) -> ModelCard:
     return ModelCard.from_registration(registration(**changes))
 
 
-def make_publication(model_id: str, image: str = "registry.example/acme-sentiment@sha256:" + "1" * 64) -> Publication:
+def make_publication(
+    model_id: str, image: str = "registry.example/acme-sentiment@sha256:" + "1" * 64
+) -> Publication:
     """A publication of a model version."""
     return Publication(
         model_id=model_id,

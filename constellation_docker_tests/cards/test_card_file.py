@@ -38,7 +38,9 @@ def test_yaml_and_json_files_have_the_form_of_the_rest_body(tmp_path: Path) -> N
 
 def test_a_relative_repository_lies_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "cards").mkdir()
-    card = ModelCard.from_file(write(tmp_path / "cards" / "card.yaml", YAML.replace("repo_url: .", "repo_url: ../model")))
+    card = ModelCard.from_file(
+        write(tmp_path / "cards" / "card.yaml", YAML.replace("repo_url: .", "repo_url: ../model"))
+    )
     assert card.repo_url == (tmp_path / "model").as_uri()
 
 
@@ -77,7 +79,9 @@ def test_a_card_file_goes_before_the_readme_of_its_directory(tmp_path: Path) -> 
         ("card.yaml", YAML + "  licence: mit\n", "did you mean license"),
     ],
 )
-def test_a_file_that_is_no_card_is_refused_by_its_name(tmp_path: Path, name: str, text: str, words: str) -> None:
+def test_a_file_that_is_no_card_is_refused_by_its_name(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
     with pytest.raises(InvalidCard, match="card") as caught:
         ModelCard.from_file(write(tmp_path / name, text))
     assert words in str(caught.value)
@@ -90,7 +94,11 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "huge.json").write_bytes(b" " * 5_000_000)
     with pytest.raises(InvalidCard, match="too large"):
         ModelCard.from_file(tmp_path / "huge.json")
-    for path, words in [("none.yaml", "no file"), (".", "holds no model card"), ("x.txt", "not a model card")]:
+    for path, words in [
+        ("none.yaml", "no file"),
+        (".", "holds no model card"),
+        ("x.txt", "not a model card"),
+    ]:
         write(tmp_path / "x.txt", "")
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(InvalidInput, match=words):

@@ -93,8 +93,27 @@ def test_aliases_that_unfold_without_end_are_refused() -> None:
         read(bomb)
 
 
-WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20) | st.sampled_from(
-    ["no", "1e3", "0o7", "010", "1_0", "12:30", "=", "<<", "~", "null", "-", "- a", "# x", "a: b", ".nan", "2020-01-01"]
+WORDS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20
+) | st.sampled_from(
+    [
+        "no",
+        "1e3",
+        "0o7",
+        "010",
+        "1_0",
+        "12:30",
+        "=",
+        "<<",
+        "~",
+        "null",
+        "-",
+        "- a",
+        "# x",
+        "a: b",
+        ".nan",
+        "2020-01-01",
+    ]
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
@@ -140,7 +159,11 @@ def test_the_repository_completes_what_the_row_leaves_open() -> None:
 
 
 def test_the_row_wins_over_the_repository_field_by_field() -> None:
-    own = {"license": "apache-2.0", "tags": [], "constellation": {"resources": {"cpus": 2}, "env": {"LOG_LEVEL": "debug"}}}
+    own = {
+        "license": "apache-2.0",
+        "tags": [],
+        "constellation": {"resources": {"cpus": 2}, "env": {"LOG_LEVEL": "debug"}},
+    }
     card = make_card(card=own).merged_with(README.replace("x_foreign", "tags: [theirs]\nx_foreign"))
     assert (card.license, card.tags) == ("apache-2.0", ())
     assert (card.serving.resources.cpus, card.serving.resources.memory) == (2, "2g")
@@ -150,7 +173,9 @@ def test_the_row_wins_over_the_repository_field_by_field() -> None:
 
 def test_an_example_of_the_repository_that_cannot_be_sent_is_left_out_and_named() -> None:
     card = make_card().merged_with(README)
-    assert [example.inputs for example in card.widget] == [{"question": "Where is it?", "context": "It is in Oslo."}]
+    assert [example.inputs for example in card.widget] == [
+        {"question": "Where is it?", "context": "It is in Oslo."}
+    ]
     assert card.notes == (
         "Widget example 2 of the repository was left out: needs text (the question) and context.",
     )
@@ -167,7 +192,10 @@ def test_a_wrong_field_of_the_repository_is_refused_unless_the_row_gives_it() ->
     wrong = "---\npipeline_tag: sentiment\n---\n"
     with pytest.raises(InvalidCard, match=r"README\.md.*acme/sentiment@1\.0\.0.*pipeline_tag"):
         make_card().merged_with(wrong)
-    assert make_card(card={"pipeline_tag": "text-classification"}).merged_with(wrong).task == "text-classification"
+    assert (
+        make_card(card={"pipeline_tag": "text-classification"}).merged_with(wrong).task
+        == "text-classification"
+    )
 
 
 def test_a_misspelt_block_of_ours_is_refused_in_a_readme_too() -> None:

@@ -32,7 +32,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=8,
 )
-LINES = st.from_regex(r"[^\s\x00][^\n\r\x00]{0,20}[^\s\x00]", fullmatch=True).filter(lambda text: text.isprintable())
+LINES = st.from_regex(r"[^\s\x00][^\n\r\x00]{0,20}[^\s\x00]", fullmatch=True).filter(
+    lambda text: text.isprintable()
+)
 CARDS = st.fixed_dictionaries(
     {
         "description": WORDS,
@@ -40,12 +42,16 @@ CARDS = st.fixed_dictionaries(
         "dependencies": st.lists(st.sampled_from(["numpy", "torch>=2,<3", "a[b]==1.*"]), max_size=3),
     },
     optional={
-        "pipeline_tag": st.sampled_from([task for task in KNOWN_TASKS if "text" in task and "shot" not in task]),
+        "pipeline_tag": st.sampled_from(
+            [task for task in KNOWN_TASKS if "text" in task and "shot" not in task]
+        ),
         "license": LINES,
         "language": st.lists(st.sampled_from(["en", "no", "pt-BR"]), max_size=3),
         "tags": st.lists(LINES, max_size=3),
         "widget": st.lists(
-            st.fixed_dictionaries({"inputs": JSON}, optional={"parameters": st.dictionaries(WORDS, JSON, max_size=2)}),
+            st.fixed_dictionaries(
+                {"inputs": JSON}, optional={"parameters": st.dictionaries(WORDS, JSON, max_size=2)}
+            ),
             max_size=2,
         ),
         "constellation": st.fixed_dictionaries(
@@ -83,7 +89,10 @@ def test_whatever_a_registration_gives_comes_back_from_it_from_a_row_and_from_th
     card = ModelCard.from_registration(body)
     assert card.to_registration() == body
     row = json.loads(json.dumps(body))
-    assert ModelCard.from_row(**{key: row[key] for key in row if key != "model_card"}, card=row["model_card"]) == card
+    assert (
+        ModelCard.from_row(**{key: row[key] for key in row if key != "model_card"}, card=row["model_card"])
+        == card
+    )
     rendered = ModelCard.from_readme(card.render({"image": "a|b\n```"}))
     assert rendered.to_registration() == card.to_registration()
 
@@ -104,8 +113,14 @@ def test_what_the_writer_left_to_us_is_not_written_down_as_theirs() -> None:
         ({"card": {"licence": "mit"}}, "model_card.licence: unknown field; did you mean license?"),
         ({"card": {"x_custom": 1}}, "other Hugging Face metadata goes into front_matter"),
         ({"card": {"constelation": {}}}, "did you mean constellation?"),
-        ({"card": {"constellation": {"resorces": {}}}}, "constellation: unknown field 'resorces'; did you mean resources?"),
-        ({"card": {"constellation": {"resources": {"memry": "1g"}}}}, "unknown field 'memry'; did you mean memory?"),
+        (
+            {"card": {"constellation": {"resorces": {}}}},
+            "constellation: unknown field 'resorces'; did you mean resources?",
+        ),
+        (
+            {"card": {"constellation": {"resources": {"memry": "1g"}}}},
+            "unknown field 'memry'; did you mean memory?",
+        ),
         ({"card": {"front_matter": {"license": "mit"}}}, "front_matter.license must be given as license"),
     ],
 )
@@ -136,22 +151,50 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_one(changes: dict[st
         ({"card": {"dependencies": ["numpy 2"]}}, "dependencies.0", "is not a requirement"),
         ({"card": {"dependencies": ["-r other.txt"]}}, "dependencies.0", "is not a requirement"),
         ({"card": {"pipeline_tag": "not-a-task"}}, "pipeline_tag", "is not a known task"),
-        ({"card": {"pipeline_tag": "text-classificaton"}}, "pipeline_tag", "did you mean text-classification?"),
+        (
+            {"card": {"pipeline_tag": "text-classificaton"}},
+            "pipeline_tag",
+            "did you mean text-classification?",
+        ),
         ({"card": {"constellation": {"port": 0}}}, "constellation.port", "greater than or equal to 1"),
         ({"card": {"constellation": {"port": True}}}, "constellation.port", "whole number"),
-        ({"card": {"constellation": {"health_path": "health"}}}, "constellation.health_path", "begins with '/'"),
+        (
+            {"card": {"constellation": {"health_path": "health"}}},
+            "constellation.health_path",
+            "begins with '/'",
+        ),
         ({"card": {"constellation": {"python": 3.11}}}, "constellation.python", "must be text"),
-        ({"card": {"constellation": {"resources": {"memory": "lots"}}}}, "constellation.resources.memory", "512m"),
-        ({"card": {"constellation": {"deploy": {"drain_timeout": 30}}}}, "constellation.deploy.drain_timeout", "must be text"),
-        ({"card": {"constellation": {"deploy": {"drain_timeout": "30"}}}}, "constellation.deploy.drain_timeout", "30s"),
-        ({"card": {"constellation": {"env": {"A B": "x"}}}}, "constellation.env.A B.[key]", "environment variable"),
+        (
+            {"card": {"constellation": {"resources": {"memory": "lots"}}}},
+            "constellation.resources.memory",
+            "512m",
+        ),
+        (
+            {"card": {"constellation": {"deploy": {"drain_timeout": 30}}}},
+            "constellation.deploy.drain_timeout",
+            "must be text",
+        ),
+        (
+            {"card": {"constellation": {"deploy": {"drain_timeout": "30"}}}},
+            "constellation.deploy.drain_timeout",
+            "30s",
+        ),
+        (
+            {"card": {"constellation": {"env": {"A B": "x"}}}},
+            "constellation.env.A B.[key]",
+            "environment variable",
+        ),
         ({"card": {"constellation": {"env": {"A": 1}}}}, "constellation.env.A", "must be text"),
         ({"card": {"constellation": {"runtime": "image"}}}, "constellation", "needs the field image"),
         ({"card": {"constellation": {"image": "x"}}}, "constellation", "only for runtime image"),
         ({"card": {"description": "a\x00b"}}, "the card", "holds a NUL character"),
         ({"card": {"description": "a\ud800b"}}, "the card", "unpaired surrogate"),
         ({"card": {"front_matter": {"a": float("nan")}}}, "the card", "JSON has no way to write"),
-        ({"card": {"front_matter": {"model-index": [{"results": 1}]}}}, "the card", "model-index is malformed"),
+        (
+            {"card": {"front_matter": {"model-index": [{"results": 1}]}}},
+            "the card",
+            "model-index is malformed",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_field(changes: dict[str, Any], field: str, words: str) -> None:
@@ -161,7 +204,25 @@ def test_a_wrong_value_is_refused_by_its_field(changes: dict[str, Any], field: s
 
 @pytest.mark.parametrize(
     "name",
-    ["", "a b", "a|b", "a@b", "a/b/c", "/a", "a/", "-a", "a-", ".a", "a..b", "a--b", "a.git", "a\n", "ä", "_", "a" * 97],
+    [
+        "",
+        "a b",
+        "a|b",
+        "a@b",
+        "a/b/c",
+        "/a",
+        "a/",
+        "-a",
+        "a-",
+        ".a",
+        "a..b",
+        "a--b",
+        "a.git",
+        "a\n",
+        "ä",
+        "_",
+        "a" * 97,
+    ],
 )
 def test_a_name_that_could_not_name_a_model_is_refused(name: str) -> None:
     assert refusal(model_name=name).details["problems"][0]["field"] == "model_name"
@@ -208,7 +269,9 @@ def test_a_value_nested_without_end_is_refused() -> None:
 
 
 def test_one_text_is_accepted_where_the_hub_accepts_one() -> None:
-    card = make_card(card={"language": "en", "base_model": "bert-base-uncased", "license": ["mit", "apache-2.0"]})
+    card = make_card(
+        card={"language": "en", "base_model": "bert-base-uncased", "license": ["mit", "apache-2.0"]}
+    )
     assert card.language == ("en",)
     assert card.base_model == ("bert-base-uncased",)
     assert card.license == "mit AND apache-2.0"
@@ -229,7 +292,9 @@ def test_a_server_of_ones_own_is_ready_where_it_is_healthy_unless_it_says_otherw
 
 def test_a_card_says_where_it_serves_only_if_its_writer_did() -> None:
     assert not make_card().serving.declares_endpoint
-    assert make_card(card={"constellation": {"port": 8080, "health_path": "/health"}}).serving.declares_endpoint
+    assert make_card(
+        card={"constellation": {"port": 8080, "health_path": "/health"}}
+    ).serving.declares_endpoint
 
 
 def test_reservations_stay_within_limits() -> None:

@@ -137,7 +137,9 @@ def test_a_published_version_that_was_removed_comes_back_only_as_it_was(store: C
 
 def test_two_names_with_one_slug_are_refused(store: CardStore) -> None:
     row = store.add(make_card(model_name="acme/x.y"))
-    with pytest.raises(SlugTaken, match=r"acme/x-y has the safe form acme-x-y, which belongs to acme/x\.y") as caught:
+    with pytest.raises(
+        SlugTaken, match=r"acme/x-y has the safe form acme-x-y, which belongs to acme/x\.y"
+    ) as caught:
         store.add(make_card(model_name="acme/x-y"))
     assert caught.value.details["slug"] == "acme-x-y"
     assert keys(store.list_models(include_deleted=True)) == ["acme/x.y@1.0.0"]
@@ -161,7 +163,11 @@ def test_a_slug_is_free_again_when_nothing_of_its_holder_is_left(store: CardStor
 
 def test_lists_are_sorted_searched_and_paged(store: CardStore) -> None:
     for name, version in [("b/one", "2"), ("a/two", "10"), ("a/two", "2"), ("B/upper", "1")]:
-        store.add(make_card(model_name=name, model_version=version, card={"description": f"Does 100%_{name} Things"}))
+        store.add(
+            make_card(
+                model_name=name, model_version=version, card={"description": f"Does 100%_{name} Things"}
+            )
+        )
     everything = ["B/upper@1", "a/two@10", "a/two@2", "b/one@2"]
     assert keys(store.list_models()) == everything
     first = store.list_models(limit=2)
@@ -291,7 +297,9 @@ def test_rows_of_plain_sql_whose_names_collide_are_told_apart_by_age(store: Card
     assert isinstance(store.list_models()[0], ModelRow)
 
 
-def test_what_would_make_the_table_unreadable_is_refused_by_the_database(store: CardStore, sql: AnySql) -> None:
+def test_what_would_make_the_table_unreadable_is_refused_by_the_database(
+    store: CardStore, sql: AnySql
+) -> None:
     for statement in (
         PLAIN.format(name="a", version="1", card="{not json"),
         PLAIN.format(name="", version="1", card="{}"),

@@ -41,7 +41,9 @@ TABLE = {"age": [30, 41], "city": ["Oslo", "Rome"]}
         ("text-classification", {"inputs": {"any": ["thing"]}, "parameters": {"top_k": 1}}, {"any": ["thing"]}, {"top_k": 1}),
     ],
 )  # fmt: skip
-def test_an_entry_is_what_its_task_is_sent(task: str, entry: Any, inputs: Any, parameters: dict[str, Any]) -> None:
+def test_an_entry_is_what_its_task_is_sent(
+    task: str, entry: Any, inputs: Any, parameters: dict[str, Any]
+) -> None:
     example = WidgetExample.model_validate(entry)
     assert example.misfit(task) is None
     assert (example.inputs, example.parameters) == (inputs, parameters)
