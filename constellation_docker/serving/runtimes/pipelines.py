@@ -75,7 +75,6 @@ def load_pipeline_task(config: Config, repository: Repository) -> Model:
         device=0 if is_cuda else -1,
         dtype="auto" if is_cuda else torch.float32,
         trust_remote_code=False,
-        model_kwargs={"local_files_only": True},
     )
     device = str(made.device)
     rate = int(getattr(getattr(made, "feature_extractor", None), "sampling_rate", 16_000))

@@ -56,6 +56,9 @@ class TextStream:
         piece = "" if is_special else self._decode(token)
         self._waiting.append(Token(token, piece, logprob, is_special, alternatives))
         self.text += piece
+        if not piece and not is_special:
+            # Part of a character: it is shown with the token that completes it.
+            return
         if not self._stops:
             self._release()
             return
@@ -74,9 +77,7 @@ class TextStream:
             rest = self._tokenizer.decode(self._ids[self._decoded_from :])[len(self._prefix()) :]
             if rest and self._waiting:
                 self._waiting[-1].text += rest
-            elif rest and self._ready:
-                self._ready[-1].text += rest
-            self.text += rest
+                self.text += rest
             self._release()
 
     def take(self) -> Iterator[Token]:

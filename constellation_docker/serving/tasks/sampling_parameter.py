@@ -79,15 +79,8 @@ OPENAI = (
     Parameter("user", "string", "Not looked at."),
 )
 
-_REFUSED = {
-    "adapter_id": "adapters are not loaded",
-    "best_of": "one answer is computed",
-    "decoder_input_details": "the prompt's log-probabilities are not kept",
-    "grammar": "answers are not bound to a grammar",
-    "top_n_tokens": "alternatives are not kept here",
-    "watermark": "answers are not marked",
-}
-"""Parameters of Text Generation Inference that are not served; as false, null, or 1 they ask for nothing."""
+_REFUSED = frozenset({"adapter_id", "best_of", "decoder_input_details", "grammar", "top_n_tokens", "watermark"})
+"""Parameters of Text Generation Inference that are not served."""
 
 
 def drop_unused(given: Any, known: Iterable[Parameter]) -> Any:
@@ -101,13 +94,17 @@ def drop_unused(given: Any, known: Iterable[Parameter]) -> Any:
     if not isinstance(given, Mapping):
         return given
     names = {parameter.name for parameter in known}
-    idle = [name for name in given if name in _REFUSED and given[name] in (None, False, 1)]
+    idle = [name for name in given if name in _REFUSED and _asks_nothing(name, given[name])]
     unused = [str(name)[:60] for name in given if name not in names and name not in idle]
     if unused:
         raise BadRequest(
             f"The following `model_kwargs` are not used by the model: {unused}", error_type="validation"
         )
     return {name: value for name, value in given.items() if name not in idle}
+
+
+def _asks_nothing(name: str, value: Any) -> bool:
+    return value is None or value is False or (name == "best_of" and value == 1 and value is not True)
 
 
 def read_sampling(
