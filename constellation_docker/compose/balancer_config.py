@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 CONFIG_PATH = "/etc/constellation/haproxy.cfg"
-SOCKET_FOLDER = "/run/haproxy"
+SOCKET_FOLDER = "/run/constellation"
 SOCKET_PATH = f"{SOCKET_FOLDER}/admin.sock"
 PORT = 8080
 METRICS_PORT = 8404

@@ -231,7 +231,7 @@ def _balancer_service(environment: str, settings: EnvironmentSettings, image: st
         ports=(PublishedPort(target=PORT, published=settings.port, host_ip=settings.bind),),
         # Compose writes the configuration into the container, which a read-only root would forbid.
         read_only=False,
-        tmpfs=(SOCKET_FOLDER,),
+        tmpfs=(f"{SOCKET_FOLDER}:mode=1777",),
         user="65532:65532",
     )
     own_hash = spec_hash(draft)

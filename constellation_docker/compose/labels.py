@@ -42,6 +42,7 @@ COMPOSE_NETWORK = "com.docker.compose.network"
 FOLLOWED_VERSION = "2.40.3"
 MODEL_ROLE = "model"
 BALANCER_ROLE = "balancer"
+ROLES = (MODEL_ROLE, BALANCER_ROLE)
 
 
 def container_labels(

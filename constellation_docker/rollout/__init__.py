@@ -1,0 +1,52 @@
+"""Moving services on an engine: observe → plan → execute, behind a balancer that drops nothing.
+
+It touches the containers, networks and images of one Compose project, through `engine`, and the balancer in it. What is
+wanted comes from `compose`; whatever else is known is read from labels.
+"""
+
+from constellation_docker.rollout.balancer import Balancer, BalancerState, Member, Route
+from constellation_docker.rollout.errors import (
+    BalancerRefused,
+    BalancerUnavailable,
+    RolloutCancelled,
+    RolloutFailed,
+    StepFailed,
+)
+from constellation_docker.rollout.executor import StepRecord
+from constellation_docker.rollout.haproxy import HaproxyBalancer
+from constellation_docker.rollout.observed import Observed, ObservedBalancer, Replica, observe
+from constellation_docker.rollout.operation import Change, Kind, Operation, Plan
+from constellation_docker.rollout.pace import Lease
+from constellation_docker.rollout.plan import plan_environment, plan_rollout
+from constellation_docker.rollout.removal import RemovalResult, remove_environment, remove_service
+from constellation_docker.rollout.rollout import RolloutResult, roll_out
+
+__all__ = [
+    "Balancer",
+    "BalancerRefused",
+    "BalancerState",
+    "BalancerUnavailable",
+    "Change",
+    "HaproxyBalancer",
+    "Kind",
+    "Lease",
+    "Member",
+    "Observed",
+    "ObservedBalancer",
+    "Operation",
+    "Plan",
+    "RemovalResult",
+    "Replica",
+    "RolloutCancelled",
+    "RolloutFailed",
+    "RolloutResult",
+    "Route",
+    "StepFailed",
+    "StepRecord",
+    "observe",
+    "plan_environment",
+    "plan_rollout",
+    "remove_environment",
+    "remove_service",
+    "roll_out",
+]

@@ -1,0 +1,97 @@
+"""HAProxy's runtime socket, through the engine: commands are run inside the balancer's container.
+
+So a remote engine works the same, and the socket is open to nobody else. HAProxy executes a line's commands one after
+another without doing anything else in between.
+Protocol: https://docs.haproxy.org/2.6/management.html#9.3
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from constellation_docker.compose.balancer_config import RUNTIME_CLIENT
+from constellation_docker.engine import Conflict, Engine, NotFound
+from constellation_docker.rollout.errors import BalancerRefused, BalancerUnavailable
+
+# HAProxy reads a command line into one buffer (tune.bufsize, 16384).
+_LINE_BYTES = 12_000
+_TIMEOUT_SECONDS = 30
+_ACKNOWLEDGED = re.compile(
+    r"(?:.*\b(?:changed|no need to change)\b.*|The server's FQDN is already set.*|)", re.IGNORECASE
+)
+
+
+class RuntimeSocket:
+    """Commands to the HAProxy in one container.
+
+    Args:
+        engine: The engine that runs it.
+        container: The container's name.
+    """
+
+    def __init__(self, engine: Engine, container: str) -> None:
+        self._engine = engine
+        self.container = container
+
+    def ask(self, *commands: str) -> str:
+        """Run commands that show something, and return their answers as one text.
+
+        Raises:
+            BalancerUnavailable: The container does not run, or HAProxy does not answer.
+        """
+        return self._send("; ".join(commands))
+
+    def tell(self, commands: Sequence[str]) -> None:
+        """Run commands that change something.
+
+        Commands that fit into one line (about 200 of them) take effect together; no request is handled in between.
+
+        Raises:
+            BalancerUnavailable: The container does not run, or HAProxy does not answer.
+            BalancerRefused: HAProxy does not accept one of them.
+        """
+        for line in _lines(commands):
+            complaints = [
+                answer.strip()
+                for answer in self._send(line).splitlines()
+                if not _ACKNOWLEDGED.fullmatch(answer.strip())
+            ]
+            if complaints:
+                raise BalancerRefused(
+                    f"The balancer {self.container} refused a change: {' '.join(complaints)[:300]}.",
+                    remedy="Launch the deployment again; if it stays, restart the balancer's container.",
+                    balancer=self.container,
+                    commands=line[:2000],
+                )
+
+    def _send(self, line: str) -> str:
+        try:
+            result = self._engine.execute(
+                self.container,
+                ["sh", "-c", RUNTIME_CLIENT],
+                stdin=f"{line}\n".encode(),
+                timeout_seconds=_TIMEOUT_SECONDS,
+            )
+        except (NotFound, Conflict) as error:
+            raise self._unavailable("its container does not run") from error
+        if result.exit_code != 0:
+            raise self._unavailable(result.stderr.decode(errors="replace").strip()[-300:] or "no answer")
+        return result.stdout.decode(errors="replace")
+
+    def _unavailable(self, reason: str) -> BalancerUnavailable:
+        return BalancerUnavailable(
+            f"The balancer {self.container} does not answer: {reason}.",
+            remedy="Launch the deployment again: it starts the balancer.",
+            balancer=self.container,
+        )
+
+
+def _lines(commands: Sequence[str]) -> list[str]:
+    lines: list[str] = []
+    for command in commands:
+        if lines and len(lines[-1]) + len(command) + 2 <= _LINE_BYTES:
+            lines[-1] += f"; {command}"
+        else:
+            lines.append(command)
+    return lines

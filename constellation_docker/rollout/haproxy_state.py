@@ -1,0 +1,145 @@
+"""What HAProxy's runtime socket shows, as data."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from constellation_docker.compose.balancer_config import DEFAULT_TIMEOUT_SECONDS, TIMEOUT_MARGIN_SECONDS
+from constellation_docker.rollout.balancer import CheckState, Member, MemberState, Route
+from constellation_docker.rollout.haproxy_config import (
+    FREE_HOST,
+    LIMITS_MAP,
+    PATHS_MAP,
+    ROUTES_MAP,
+    TIMEOUTS_MAP,
+    Backend,
+)
+
+_POOL = re.compile(r"pool-(\d+)")
+# Flags of srv_admin_state (management.html, "show servers state").
+_MAINTENANCE = 0x01 | 0x02 | 0x04
+_DRAINING = 0x08 | 0x10
+
+SHOW_MAPS = tuple(f"show map {path}" for path in (ROUTES_MAP, TIMEOUTS_MAP, LIMITS_MAP, PATHS_MAP))
+
+
+def show_all() -> tuple[str, ...]:
+    """The commands whose answer `parse_backends` reads."""
+    return ("show servers state", "show stat -1 4 -1", *SHOW_MAPS)
+
+
+def show_backend(name: str) -> tuple[str, ...]:
+    """The same for one backend."""
+    return (f"show servers state {name}", f"show stat {name} 4 -1", *SHOW_MAPS)
+
+
+def parse_backends(answer: str) -> list[Backend]:
+    """The backends of the pool, from the answer to `show_all()`; none where another configuration is in force."""
+    sections = _sections(answer)
+    sections += [[] for _ in range(2 + len(SHOW_MAPS) - len(sections))]
+    servers, shown = sections[0], _statistics(sections[1])
+    routes, timeouts, limits, paths = map(_map, sections[2 : 2 + len(SHOW_MAPS)])
+    slug_of = {backend: slug for slug, backend in routes.items()}
+    backends: dict[int, list[dict[str, str]]] = {}
+    for row in _servers(servers):
+        if match := _POOL.fullmatch(row["be_name"]):
+            backends.setdefault(int(match[1]), []).append(row)
+    return [
+        _backend(number, rows, shown, slug_of.get(f"pool-{number}"), timeouts, limits, paths)
+        for number, rows in sorted(backends.items())
+    ]
+
+
+def parse_map(answer: str) -> list[tuple[str, str, str]]:
+    """The entries of one shown map in their order: reference, key, value."""
+    found = re.findall(r"^(0x[0-9a-f]+) (\S+) ?(.*)$", answer, re.MULTILINE)
+    return [(reference, key, value) for reference, key, value in found]
+
+
+def _backend(
+    number: int,
+    rows: list[dict[str, str]],
+    shown: Mapping[tuple[str, str], dict[str, Any]],
+    slug: str | None,
+    timeouts: Mapping[str, str],
+    limits: Mapping[str, str],
+    paths: Mapping[str, str],
+) -> Backend:
+    members: list[Member] = []
+    places: dict[str, int] = {}
+    for row in rows:
+        name = row["srv_name"]
+        if row["srv_fqdn"] in {FREE_HOST, "-"}:
+            continue
+        statistics = shown.get((row["be_name"], name), {})
+        places[row["srv_fqdn"]] = int(name.rpartition("s")[2])
+        members.append(_member(row, statistics, paths.get(name, "/ready")))
+    route = None
+    if slug is not None:
+        milliseconds = float(timeouts.get(slug, (DEFAULT_TIMEOUT_SECONDS + TIMEOUT_MARGIN_SECONDS) * 1000))
+        limit = int(limits[slug]) if slug in limits else None
+        route = Route(slug, milliseconds / 1000 - TIMEOUT_MARGIN_SECONDS, limit, tuple(members))
+    return Backend(number, len(rows), route, places)
+
+
+def _member(row: Mapping[str, str], shown: Mapping[str, Any], path: str) -> Member:
+    admin = int(row["srv_admin_state"])
+    state: MemberState = "ready"
+    if admin & _MAINTENANCE:
+        state = "maint"
+    elif admin & _DRAINING or row["srv_uweight"] == "0":
+        state = "drain"
+    return Member(
+        host=row["srv_fqdn"],
+        port=int(row["srv_port"]),
+        ready_path=path,
+        state=state,
+        check=_check(shown.get("status", ""), shown.get("check_status", "")),
+        in_flight=int(shown.get("scur") or 0),
+        address=None if row["srv_addr"] == "-" else row["srv_addr"],
+        reason=" ".join(part for part in (shown.get("check_status", ""), shown.get("last_chk", "")) if part),
+    )
+
+
+def _check(status: str, check_status: str) -> CheckState:
+    if status.startswith("DOWN") or "resolution" in status:
+        return "down"
+    # `UP 2/3` still serves after a failed check. `DRAIN 1/3` has not been checked since it joined: only a whole
+    # `DRAIN` was found well.
+    passed = check_status.removeprefix("* ").startswith(("L7OK", "L7OKC"))
+    if passed and (status.startswith("UP") or status == "DRAIN"):
+        return "up"
+    return "unknown"
+
+
+def _sections(answer: str) -> list[list[str]]:
+    # An empty line ends each command's answer.
+    sections: list[list[str]] = [[]]
+    for line in answer.split("\n"):
+        if line:
+            sections[-1].append(line)
+        else:
+            sections.append([])
+    return sections
+
+
+def _servers(lines: list[str]) -> list[dict[str, str]]:
+    header = next((index for index, line in enumerate(lines) if line.startswith("# be_id")), None)
+    if header is None:
+        return []
+    names = lines[header].removeprefix("# ").split()
+    return [dict(zip(names, line.split(), strict=False)) for line in lines[header + 1 :]]
+
+
+def _statistics(lines: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    if not lines or not lines[0].startswith("# pxname"):
+        return {}
+    rows = csv.DictReader([lines[0].removeprefix("# "), *lines[1:]])
+    return {(row["pxname"], row["svname"]): row for row in rows}
+
+
+def _map(lines: list[str]) -> dict[str, str]:
+    return {key: value for _, key, value in parse_map("\n".join(lines))}
