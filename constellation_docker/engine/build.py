@@ -53,8 +53,9 @@ class BuildResult:
     @property
     def is_cached(self) -> bool:
         """Whether every step of the Dockerfile came from the cache."""
-        real = [step for step in self.steps if step.name.startswith("[") and "[internal]" not in step.name]
-        return all(step.is_cached for step in real)
+        names = [step for step in self.steps if step.name.startswith("[") and "[internal]" not in step.name]
+        # A base image that is on the engine already is not "cached" in BuildKit's eyes, but costs nothing.
+        return all(step.is_cached for step in names if "] FROM " not in step.name)
 
 
 def ignore_line(line: str) -> None:

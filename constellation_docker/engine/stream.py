@@ -101,7 +101,8 @@ class ResponseStream(Generic[T]):
             self._has_left.set()
             if self._response is not None:
                 sever(self._response)
-            reader.join(_FAREWELL_SECONDS)
+                reader.join(_FAREWELL_SECONDS)
+            # Without a response there is no connection to cut yet; the reader closes it as soon as there is.
 
     def _read(self) -> None:
         try:

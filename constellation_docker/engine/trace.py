@@ -41,7 +41,7 @@ class _Vertex:
     is_done: bool = False
     is_cached: bool = False
     error: str = ""
-    rest: bytes = b""
+    rest: dict[int, bytes] = field(default_factory=dict)  # by stream: the line that has not ended
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
 
@@ -121,9 +121,10 @@ class BuildTrace:
             ended.append(vertex)
 
     def _end(self, vertex: _Vertex) -> Iterator[str]:
-        if vertex.rest:
-            yield self._told(vertex, vertex.rest)
-            vertex.rest = b""
+        for rest in vertex.rest.values():
+            if rest:
+                yield self._told(vertex, rest)
+        vertex.rest.clear()
         if vertex.error:
             yield f"#{vertex.number} ERROR: {vertex.error}"
         elif vertex.is_cached:
@@ -145,10 +146,10 @@ class BuildTrace:
     def _see_log(self, message: bytes) -> Iterator[str]:
         fields = dict(read_fields(message))
         vertex = self._vertex(_text(fields.get(1)))
-        text = fields.get(4)
-        if not isinstance(text, bytes):
+        stream, text = fields.get(3, 1), fields.get(4)
+        if not isinstance(text, bytes) or not isinstance(stream, int):
             return
-        *lines, vertex.rest = (vertex.rest + text).split(b"\n")
+        *lines, vertex.rest[stream] = (vertex.rest.get(stream, b"") + text).split(b"\n")
         for line in lines:
             yield self._told(vertex, line)
 
