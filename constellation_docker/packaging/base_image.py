@@ -106,7 +106,7 @@ def ensure_base_image(
         kind: `python`, or `balancer` (HAProxy, and socat for its runtime socket).
         settings: Where it may come from.
         on_line: Told of what is done.
-        refresh: Make or pull it anew, for security updates.
+        refresh: Make or pull it anew, for security updates; ask a registry that was not there before again.
 
     Raises:
         BaseImageUnavailable: It can be had from nowhere; the message says what was missing where.
@@ -116,7 +116,7 @@ def ensure_base_image(
     recipe = plan_recipe(kind, settings.debian_suite, engine.version.architecture)
     wanted = settings.python if kind == "python" else settings.haproxy
     with _only_one(f"{engine.url} {kind}"):
-        if not refresh and (found := _find(engine, kind, settings, recipe, wanted, on_line)):
+        if not refresh and (found := _find(engine, kind, settings, recipe, wanted)):
             return found
         refusal = ""
         if settings.origin != "debian":
@@ -128,11 +128,14 @@ def ensure_base_image(
                 refusal = error.message
                 on_line(f"{error.message} Taking Debian packages instead.")
         try:
-            return _from_debian(engine, recipe, settings, on_line)
+            made = _from_debian(engine, recipe, settings, on_line, refresh=refresh)
         except BaseImageUnavailable as error:
             if refusal:
                 error.args = (f"{refusal} {error}",)
             raise
+        if settings.origin == "auto":
+            engine.tag(made.reference, _substitute(kind, wanted))
+        return made
 
 
 def _find(
@@ -141,7 +144,6 @@ def _find(
     settings: BaseImageSettings,
     recipe: Recipe,
     wanted: str,
-    on_line: Callable[[str], None],
 ) -> BaseImage | None:
     """The base image, where the engine already has it."""
     if settings.origin != "debian":
@@ -150,16 +152,32 @@ def _find(
         pulled = engine.image(wanted) if kind == "python" else None
         if pulled is not None and pulled.repo_digests:
             return _probed(engine, wanted, pulled)
-    if settings.origin != "registry" and (made := _newest(engine, kind, {f"{LABEL}.recipe": recipe.digest})):
+    if settings.origin == "debian":
+        made = _newest(engine, kind, {f"{LABEL}.recipe": recipe.digest})
+    else:
+        made = engine.image(_substitute(kind, wanted)) if settings.origin == "auto" else None
+    if made is not None and made.labels.get(f"{LABEL}.recipe") == recipe.digest:
         return _described(made, kind, "debian")
     return None
 
 
-def _newest(engine: Engine, kind: Kind, labels: Mapping[str, str]) -> ImageFacts | None:
+def _newest(engine: Engine, kind: str, labels: Mapping[str, str]) -> ImageFacts | None:
     rows = sorted(engine.list_images(labels), key=lambda row: row.created, reverse=True)
     # Images that were built upon a base image inherit its labels; only a base image has its name.
-    names = [tag for row in rows for tag in row.tags if tag.startswith(_repository(kind))]
+    names = [tag for row in rows for tag in row.tags if _is_own(tag, kind)]
     return engine.image(names[0]) if names else None
+
+
+def _substitute(kind: str, wanted: str) -> str:
+    """A name that the packages' image gets when it stands in for one that no registry gave.
+
+    It keeps every later call from asking again, and from changing horses when the registry answers some day.
+    """
+    return f"{_repository(kind)}instead-of-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
+
+
+def _is_own(tag: str, kind: str) -> bool:
+    return tag.startswith(_repository(kind)) and not tag.startswith(f"{_repository(kind)}instead-of-")
 
 
 def _repository(kind: str) -> str:
@@ -169,7 +187,7 @@ def _repository(kind: str) -> str:
 def _described(facts: ImageFacts, kind: str, origin: Literal["registry", "debian"]) -> BaseImage:
     """A base image, as its labels tell."""
     return BaseImage(
-        reference=next(tag for tag in facts.tags if tag.startswith(_repository(kind))),
+        reference=next(tag for tag in facts.tags if _is_own(tag, kind)),
         image_id=facts.id,
         origin=origin,
         python_version=facts.labels.get(f"{LABEL}.python-version"),
@@ -194,8 +212,8 @@ def _from_registry(engine: Engine, kind: Kind, wanted: str, on_line: Callable[[s
 
 
 _PROBE = (
-    "import json,platform,sys;"
-    "print(json.dumps([sys.executable,list(sys.version_info[:2]),list(platform.libc_ver())]))"
+    "import json,os,platform,sys;"
+    "print(json.dumps([os.path.realpath(sys.executable),list(sys.version_info[:2]),list(platform.libc_ver())]))"
 )
 _PROBED: dict[str, BaseImage] = {}
 
@@ -278,8 +296,16 @@ def _balancer_upon(
 
 
 def _from_debian(
-    engine: Engine, recipe: Recipe, settings: BaseImageSettings, on_line: Callable[[str], None]
+    engine: Engine,
+    recipe: Recipe,
+    settings: BaseImageSettings,
+    on_line: Callable[[str], None],
+    *,
+    refresh: bool,
 ) -> BaseImage:
+    made = _newest(engine, recipe.kind, {f"{LABEL}.recipe": recipe.digest})
+    if made is not None and not refresh:
+        return _described(made, recipe.kind, "debian")
     _require_mmdebstrap(on_line)
     on_line(f"Unpacking Debian {recipe.suite} packages for the {recipe.kind} base image.")
     with tempfile.TemporaryDirectory(prefix="constellation-base-") as folder:
