@@ -14,13 +14,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Final, Protocol
+
+from packaging.requirements import Requirement
 
 from benchmarks.compose_scale import COUNTS, measure_compiling
 from benchmarks.naive_build import build_naively, prepare_platform
@@ -62,7 +64,7 @@ class Figure:
         return self.promised is None or self.measured <= self.promised
 
     def row(self) -> tuple[str, str, str, str]:
-        promised = "" if self.promised is None else f"≤ {self.promised:g} {self.unit}"
+        promised = "" if self.promised is None else f"≤ {self.promised:.3g} {self.unit}"
         kept = "" if self.promised is None else ("yes" if self.is_kept else "**no**")
         return self.name, f"{self.measured:.3f} {self.unit}", promised, kept
 
@@ -112,9 +114,11 @@ def measure_runtime(
     """
     times = RuntimeTimes(runtime)
     python = bench.base.python_path or "python3"
-    requirements = read_requirements(runtime)
+    # Left to itself pip would take torch with CUDA, five gigabytes that our image does not have either.
+    local = bench.local_versions(runtime)
+    requirements = plan_requirements(read_requirements(runtime), local)
     wheelhouse = bench.settings.index.wheelhouse
-    wheels = sorted(wheelhouse.glob("torch-*.whl")) if wheelhouse and runtime == "transformers" else []
+    wheels = [wheel for name in local for wheel in (wheelhouse.glob(f"{name}-*.whl") if wheelhouse else ())]
     platform = prepare_platform(bench.engine, bench.base, bench.settings.index, wheels=wheels)
     bench.tags.append(platform)
 
@@ -169,6 +173,12 @@ def read_requirements(runtime: str) -> list[str]:
         for line in (line.partition(" #")[0].strip() for line in text.splitlines())
         if line[:1] not in "#"
     ]
+
+
+def plan_requirements(lines: Sequence[str], local: Mapping[str, str]) -> list[str]:
+    """Requirements in which packages of a site's own build are pinned to it."""
+    names = {line: Requirement(line).name for line in lines}
+    return [f"{name}=={local[name]}" if name in local else line for line, name in names.items()]
 
 
 def plan_figures(measured: Sequence[RuntimeTimes], compiling: dict[int, float]) -> list[Figure]:
@@ -279,8 +289,8 @@ def _render_times(measured: Sequence[RuntimeTimes]) -> str:
     ]
     return (
         "The sentiment example; every version has weights of its own and the same requirements. *Naive* is `COPY . .`, then "
-        "`pip install`, on the same base image, with the same requirements as our server, pip's certificates and local torch "
-        "wheels put there beforehand. *Bare* is the engine with the very contexts that we send. First versions are built "
+        "`pip install`, on the same base image, with the same requirements as our server; pip, its certificates and the wheel of "
+        "torch without CUDA were put there beforehand. *Bare* is the engine with the very contexts that we send. First versions are built "
         "without the engine's layer cache; packages are downloaded by pip and taken from uv's cache mount where it is warm. "
         "Medians (fastest–slowest).\n\n" + render_table(("", *(times.runtime for times in measured)), rows)
     )

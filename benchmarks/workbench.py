@@ -110,6 +110,13 @@ class Workbench:
             }
         )
 
+    def local_versions(self, runtime: str) -> dict[str, str]:
+        """Packages that our lock takes in a site's own build (`2.13.0+cpu`), by name."""
+        recipe, _, _ = self._plan(*self.new_version(), runtime)
+        return {
+            package.name: package.version for package in _lock_of(recipe).packages if "+" in package.version
+        }
+
     def package(self, version: str, repository: Path, *, runtime: str, is_fresh: bool = False) -> Packaged:
         """Package a version as the assets do, without Dagster.
 

@@ -84,6 +84,13 @@ def test_naive_builds_install_what_our_server_requires() -> None:
     assert not any(line.startswith("#") or not line for line in lines)
 
 
+def test_naive_builds_get_a_sites_own_build_of_a_package() -> None:
+    assert packaging.plan_requirements(["torch>=2.8,<3", "numpy>=2"], {"torch": "2.13.0+cpu"}) == [
+        "torch==2.13.0+cpu",
+        "numpy>=2",
+    ]
+
+
 def test_a_large_environment_compiles_with_all_its_models() -> None:
     assert len({service.slug for service in many_services(300)}) == 300
     assert set(measure_compiling((20, 40), repeats=1)) == {20, 40}
