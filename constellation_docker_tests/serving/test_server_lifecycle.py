@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -207,33 +206,23 @@ def test_a_second_signal_ends_at_once(start_server: StartServer, tmp_path: Path)
         assert server.wait(10) == 128 + signal.SIGTERM
 
 
-def stop_under_load(server: InferenceServer) -> list[int]:
+def stop_under_load(server: InferenceServer, gate: Path) -> list[int]:
     """Stop with 32 requests in flight; every client's status."""
-    statuses: list[int] = []
-    with server.client(limits=httpx.Limits(max_connections=40)) as client:
-        body = {"inputs": "x", "parameters": {"sleep": 0.003}}
-
-        def ask() -> None:
-            statuses.append(client.post("/", json=body).status_code)
-
-        threads = [threading.Thread(target=ask) for _ in range(32)]
-        for thread in threads:
-            thread.start()
+    with server.client(limits=httpx.Limits(max_connections=32)) as client, ThreadPoolExecutor(32) as pool:
+        body = {"inputs": "x", "parameters": {"wait_for": str(gate)}}
+        futures = [pool.submit(client.post, "/", json=body) for _ in range(32)]
         with server.client() as other:
-            wait_for(
-                lambda: "constellation_in_flight 0" not in other.get("/metrics").text or len(statuses) == 32,
-                what="requests in flight",
-            )
+            wait_for(lambda: "constellation_in_flight 32" in other.get("/metrics").text, what="32 in flight")
         server.terminate()
-        for thread in threads:
-            thread.join()
-    return statuses
+        server.wait_for_event("draining")
+        gate.touch()
+        return [future.result().status_code for future in futures]
 
 
-def test_ten_stops_with_32_requests_in_flight_fail_none(start_server: StartServer) -> None:
-    for _ in range(10):
+def test_ten_stops_with_32_requests_in_flight_fail_none(start_server: StartServer, tmp_path: Path) -> None:
+    for number in range(10):
         server = start_server()
-        assert stop_under_load(server) == [200] * 32
+        assert stop_under_load(server, tmp_path / str(number)) == [200] * 32
         assert server.wait() == 0
 
 
