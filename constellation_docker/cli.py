@@ -6,6 +6,7 @@ A failure is one line on standard error (`{"error": …}` with `--json`) and exi
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -25,6 +26,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "settings": ("constellation_docker.cli:settings", "Look at the settings."),
     "store": ("constellation_docker.cards.command_line:store", "Look after the card store's database."),
 }
+
+
+_SECRET_OPTION = re.compile(r"([?&][^=&]*(?:password|passwd|token|secret|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
 class LazyGroup(click.Group):
@@ -85,7 +89,7 @@ def without_passwords(value: Any) -> Any:
         login, at, host = authority.rpartition("@")
         user, colon, _ = login.partition(":")
         hidden = f"{user}:***" if colon else login
-        return f"{scheme}://{hidden}{at}{host}{slash}{path}"
+        return _SECRET_OPTION.sub(r"\1***", f"{scheme}://{hidden}{at}{host}{slash}{path}")
     return value
 
 

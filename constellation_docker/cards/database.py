@@ -72,6 +72,10 @@ def store_url(url: str, password: str | None = None) -> URL:
             )
         return parsed.set(drivername="sqlite")
     parsed = parsed.set(drivername="postgresql+psycopg").difference_update_query(_FOREIGN_OPTIONS)
+    inside = parsed.query.get("password")
+    if isinstance(inside, str):
+        # libpq takes it there too; here it would be part of every message that names the address.
+        parsed = parsed.difference_update_query(["password"]).set(password=inside)
     return parsed.set(password=password) if password else parsed
 
 
@@ -96,7 +100,8 @@ class Database:
         self, url: str, password: str | None = None, *, clock: Callable[[], datetime] | None = None
     ) -> None:
         self.url = store_url(url, password)
-        self.address = self.url.render_as_string(hide_password=True)
+        shown = self.url.difference_update_query(["sslpassword"])
+        self.address = shown.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._clock = clock
         self._engine = self._sqlite_engine() if self.is_sqlite else self._postgresql_engine()

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -75,6 +76,8 @@ def test_the_password_is_kept_out_of_the_address(postgres: PostgresCluster, post
     assert "hunter2" not in f"{caught.value} {caught.value.details} {caught.value.__cause__}"
     with pytest.raises(StoreRefused, match="password"):
         CardStore.open(url)
+    with CardStore.open(f"{url}&password={quote(PASSWORD, safe='')}") as store:
+        assert quote(PASSWORD, safe="") not in store.address
 
 
 def test_the_settings_name_the_store_and_its_password(
