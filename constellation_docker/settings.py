@@ -217,7 +217,7 @@ class RolloutSettings(_Section):
     )
     stop_grace_seconds: float = Field(30, description="SIGTERM to SIGKILL.")
     lease_seconds: float = Field(
-        900, description="How long a rollout's lease lasts when its holder is not heard of."
+        60, description="How long a rollout's lease lasts when its holder is not heard of."
     )
     retained_releases: int = Field(
         3, description="How many releases of a service keep their image for a quick return."

@@ -58,7 +58,10 @@ def render_page() -> str:
         section = _section_of(field)
         if name == "environments":
             section = EnvironmentSettings
-            parts += [f"\n## environments.*\n\n{_first_line(section)}\n", *_table(section, "environments.dev.")]
+            parts += [
+                f"\n## environments.*\n\n{_first_line(section)}\n",
+                *_table(section, "environments.dev."),
+            ]
         elif section is not None:
             parts += [f"\n## {name}\n\n{_first_line(section)}\n", *_table(section, f"{name}.")]
     return "\n".join(parts) + "\n"

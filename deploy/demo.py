@@ -16,7 +16,8 @@ import time
 from huggingface_hub import InferenceClient
 from rich.console import Console
 
-from constellation_docker.cards import CardStore, ModelCard, ModelRow
+from constellation_docker.cards import CardStore, DeploymentNotFound, ModelCard, ModelRow
+from constellation_docker.compose import project_name
 from constellation_docker.engine import Engine
 from constellation_docker.errors import ConstellationError
 from constellation_docker.gateway import DagsterClient
@@ -83,7 +84,7 @@ def stop() -> int:
     dagster.stop()
     engine = Engine.connect()
     console.print("· Removing containers, networks and images")
-    remove_environment(ENVIRONMENT, settings.environment(ENVIRONMENT), engine, on_line=_say)
+    remove_environment(engine, project_name(ENVIRONMENT, settings.environment(ENVIRONMENT)), on_line=_say)
     for image_id in sorted(_our_images(engine) - set(json.loads((HOME / "images-before.json").read_text()))):
         engine.remove_image(image_id, force=True)
     shutil.rmtree(HOME)
@@ -114,7 +115,19 @@ def _settings(dagster: LocalDagster) -> Settings:
 
 
 def _our_images(engine: Engine) -> set[str]:
-    return {image.id for image in engine.list_images({"constellation.role": None})}
+    return {
+        image.id
+        for label in ("constellation.role", "constellation.base")
+        for image in engine.list_images({label: None})
+    }
+
+
+def _is_deployed(store: CardStore, row: ModelRow) -> bool:
+    try:
+        deployed = store.deployment(ENVIRONMENT, row.card.model_name)
+    except DeploymentNotFound:
+        return False
+    return deployed.model_id == row.model_id and deployed.stable_revision == deployed.revision
 
 
 def _example_card() -> ModelCard:

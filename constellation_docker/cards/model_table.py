@@ -220,6 +220,19 @@ class ModelTable:
             query = query.where(is_after(since, ModelCardRecord.updated_at, ModelCardRecord.model_id))
         return self._select_models(query.limit(limit))
 
+    def list_unpublished(self, limit: int | None = None) -> list[ModelRow | InvalidRow]:
+        """Model versions that are neither published nor removed, oldest change first.
+
+        Args:
+            limit: At most so many.
+        """
+        query = (
+            select(ModelCardRecord)
+            .where(ModelCardRecord.published_at.is_(None), ModelCardRecord.deleted_at.is_(None))
+            .order_by(ModelCardRecord.updated_at, ModelCardRecord.model_id)
+        )
+        return self._select_models(query.limit(limit))
+
     def newest_published(self, model_name: str) -> ModelRow | None:
         """The version of a model that was published last and is not removed; None where there is none."""
         query = (

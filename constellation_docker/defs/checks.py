@@ -41,24 +41,36 @@ def _spec(
 
 
 @dg.multi_asset_check(
-    specs=[_spec("code_compiles", model_source, "All Python compiles, and a handler has the class that is called.")]
+    specs=[
+        _spec(
+            "code_compiles", model_source, "All Python compiles, and a handler has the class that is called."
+        )
+    ]
 )
-def inspect_source(context: dg.AssetCheckExecutionContext, model_source: SourceRecord) -> Iterator[dg.AssetCheckResult]:
+def inspect_source(
+    context: dg.AssetCheckExecutionContext, model_source: SourceRecord
+) -> Iterator[dg.AssetCheckResult]:
     """Read the repository's Python before anything is built from it; nothing of it is executed."""
     with explained(context, model_source.card.key, "inspecting the code"):
-        failures = [str(finding) for finding in inspect_code(model_source.source)] if model_source.source else []
+        failures = (
+            [str(finding) for finding in inspect_code(model_source.source)] if model_source.source else []
+        )
     yield dg.AssetCheckResult(
         check_name="code_compiles",
         asset_key="model_source",
         passed=not failures,
         description="; ".join(failures) or "All Python compiles.",
-        metadata={"findings": metadata.table([{"finding": failure} for failure in failures])} if failures else {},
+        metadata={"findings": metadata.table([{"finding": failure} for failure in failures])}
+        if failures
+        else {},
     )
     _end_step(model_source.card.key, failures)
 
 
 @dg.multi_asset_check(
-    specs=[_spec(name, model_image, description, model_source) for name, description in VERIFICATIONS.items()],
+    specs=[
+        _spec(name, model_image, description, model_source) for name, description in VERIFICATIONS.items()
+    ],
     retry_policy=RETRY_WHAT_PASSES,
 )
 def verify_built_image(
@@ -72,7 +84,11 @@ def verify_built_image(
     known = settings.load()
     with explained(context, model_source.card.key, "verifying the image"):
         report = verify_image(
-            model_image, model_source.card, engines.building(), settings=known.verification, on_line=context.log.info
+            model_image,
+            model_source.card,
+            engines.building(),
+            settings=known.verification,
+            on_line=context.log.info,
         )
     failures = []
     for check in report.checks:

@@ -1,23 +1,34 @@
 """The assets of an environment: compose_file (what would run, and the plan) and deployment (one service of it)."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable
+from contextlib import suppress
 
 import dagster as dg
 from pydantic import Field
 
-from constellation_docker.cards import CardNotFound, CardStore, DeploymentNotFound, DeploymentRow, InvalidRow, ModelRow
+from constellation_docker.cards import (
+    CardNotFound,
+    CardStore,
+    DeploymentNotFound,
+    DeploymentRow,
+    ModelRow,
+    Release,
+)
 from constellation_docker.cards.store import KEEP
-from constellation_docker.compose import ComposeFile, compile_environment, endpoint_url, wanted_service
+from constellation_docker.compose import NotPublished
 from constellation_docker.defs import metadata, tags
+from constellation_docker.defs.environment import Environment
 from constellation_docker.defs.failures import RETRY_WHAT_PASSES, explained
-from constellation_docker.defs.partitions import ARROW_ONLY, environments_partitions, service_of, services_partitions
+from constellation_docker.defs.partitions import (
+    ARROW_ONLY,
+    environments_partitions,
+    service_of,
+    services_partitions,
+)
 from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
-from constellation_docker.engine import Engine
 from constellation_docker.errors import InvalidInput
-from constellation_docker.packaging import ensure_base_image
-from constellation_docker.rollout import Plan, observe, plan_environment, roll_out
-from constellation_docker.settings import Settings
+from constellation_docker.packaging import deliver_image
+from constellation_docker.rollout import RolloutFailed, observe, plan_environment, roll_out
 
 
 class DeployConfig(dg.Config):
@@ -26,20 +37,214 @@ class DeployConfig(dg.Config):
     version: str | None = Field(None, description="Version of the model, such as 1.0.0.")
     model_id: str | None = Field(None, description="The version's id, instead of `version`.")
     to: str | None = Field(None, description="`previous`, or a revision number: go back to that release.")
-    replicas: int | None = Field(None, description="How many replicas; not given: as now, or as the card says.")
-
-
-def compile_wanted(
-    environment: str, rows: Sequence[DeploymentRow | InvalidRow], settings: Settings, balancer_image: str
-) -> ComposeFile:
-    """The environment's Compose file, from the rows that can be used and are published."""
-    services = [
-        wanted_service(row) for row in rows if isinstance(row, DeploymentRow) and row.row.publication is not None
-    ]
-    return compile_environment(
-        environment,
-        settings.environment(environment),
-        services,
-        balancer_image=balancer_image,
-        rollout=settings.rollout,
+    replicas: int | None = Field(
+        None, description="How many replicas; not given: as now, or as the card says."
     )
+
+
+def deployment_assets(environments: list[str]) -> list[dg.AssetsDefinition]:
+    """Both assets, partitioned by the environments of the settings."""
+    by_environment = environments_partitions(environments)
+
+    @dg.asset(
+        partitions_def=by_environment,
+        deps=[dg.AssetDep("published_image", partition_mapping=ARROW_ONLY)],
+        group_name="deployment",
+        kinds={"docker", "yaml"},
+        retry_policy=RETRY_WHAT_PASSES,
+    )
+    def compose_file(
+        context: dg.AssetExecutionContext,
+        settings: SettingsResource,
+        engines: EngineResource,
+        cards: CardStoreResource,
+    ) -> dg.MaterializeResult[None]:
+        """A preview: the environment's Compose file, and the plan that would bring it about. Touches nothing."""
+        name = context.partition_key if context.has_partition_key else ""
+        with (
+            explained(context, name or "an environment", "compiling the Compose file"),
+            cards.open() as store,
+        ):
+            environment = Environment(name, settings.load(), engines.of_environment(name))
+            tags.identify_run(context, {tags.ENVIRONMENT: name, tags.ACTION: "preview"})
+            compiled = environment.compile(store, context.log.info)
+            environment.write(compiled)
+            plan = plan_environment(observe(environment.engine, compiled.project), compiled)
+        return dg.MaterializeResult(
+            metadata=metadata.compose_metadata(compiled)
+            | {
+                "changes": metadata.table(plan.change_rows()),
+                "plan": metadata.table(plan.rows()),
+                "steps": dg.MetadataValue.int(len(plan.operations)),
+            }
+        )
+
+    @dg.asset(
+        partitions_def=services_partitions(by_environment),
+        deps=[
+            dg.AssetDep("published_image", partition_mapping=ARROW_ONLY),
+            dg.AssetDep("compose_file", partition_mapping=ARROW_ONLY),
+        ],
+        group_name="deployment",
+        kinds={"docker", "haproxy"},
+        retry_policy=RETRY_WHAT_PASSES,
+    )
+    def deployment(
+        context: dg.AssetExecutionContext,
+        config: DeployConfig,
+        settings: SettingsResource,
+        engines: EngineResource,
+        cards: CardStoreResource,
+    ) -> dg.MaterializeResult[None]:
+        """One model in one environment, brought to what is wanted with no request dropped.
+
+        New replicas come up beside the old, take over when they are healthy, and are watched for a while.
+        Where they do not become healthy the old ones never stopped serving, and the run fails with their log.
+        """
+        partition = context.run.tags.get(tags.PARTITION, "a service")
+        with explained(context, partition, "deploying"), cards.open() as store:
+            name, model = service_of(context)
+            environment = Environment(name, settings.load(), engines.of_environment(name))
+            tags.identify_run(context, {tags.ENVIRONMENT: name, tags.MODEL: model, tags.ACTION: "deploy"})
+            row = _want(store, environment, model, config, tags.requester_of(context))
+            tags.identify_run(
+                context,
+                {
+                    tags.MODEL_ID: row.model_id,
+                    tags.VERSION: row.row.card.model_version,
+                    tags.SERVICE_REVISION: str(row.revision),
+                },
+            )
+            with environment.leased(
+                store, model, context.run_id, context.instance, context.log.info
+            ) as lease:
+                if row.row.publication is not None:
+                    deliver_image(
+                        row.row.publication,
+                        to=environment.engine,
+                        built_on=engines.building(),
+                        registry=environment.settings.registry,
+                        on_line=context.log.info,
+                    )
+                compiled = environment.compile(store, context.log.info)
+                path = environment.write(compiled)
+                context.log_event(
+                    dg.AssetMaterialization(
+                        asset_key="compose_file",
+                        partition=name,
+                        description=f"Compiled to deploy {model}.",
+                        metadata=metadata.compose_metadata(compiled),
+                    )
+                )
+                try:
+                    result = roll_out(
+                        compiled,
+                        row.row.card.slug,
+                        engine=environment.engine,
+                        settings=environment.own_settings,
+                        lease=lease,
+                        run_id=context.run_id,
+                        compose_path=str(path),
+                        on_line=context.log.info,
+                    )
+                except RolloutFailed as failure:
+                    _settle_for_the_last_stable(store, row, failure, context.log.warning)
+                    raise
+                store.mark_stable(name, model, row.revision)
+        return dg.MaterializeResult(
+            metadata=metadata.rollout_metadata(result, row), data_version=dg.DataVersion(result.spec_hash)
+        )
+
+    return [compose_file, deployment]
+
+
+def _want(
+    store: CardStore, environment: Environment, model: str, config: DeployConfig, requested_by: str
+) -> DeploymentRow:
+    """Write down what is wanted, from the run's configuration or as it was, and return it.
+
+    Raises:
+        CardNotFound, DeploymentNotFound, ReleaseNotFound: There is no such version or release.
+        NotPublished: The version has no image yet.
+        InvalidInput: The configuration contradicts itself.
+    """
+    given = [name for name in ("version", "model_id", "to") if getattr(config, name) is not None]
+    if len(given) > 1:
+        raise InvalidInput(
+            f"{model} cannot be deployed by {' and '.join(given)} at once.",
+            remedy="Give one of version, model_id, to.",
+        )
+    release: Release | None = None
+    if config.to is not None:
+        release = store.release(
+            environment.name, model, "previous" if config.to == "previous" else _number(config.to)
+        )
+        row = store.get(release.model_id)
+    else:
+        row = _chosen_version(store, environment.name, model, config)
+    if row.publication is None:
+        raise NotPublished(
+            f"{row.key} cannot be deployed to {environment.name}: it has no published image.",
+            remedy="Launch the job package_model for it, and wait for its end.",
+        )
+    replicas = config.replicas if config.replicas is not None else (release.replicas if release else KEEP)
+    return store.want(
+        environment.name,
+        model,
+        model_id=row.model_id,
+        replicas=replicas,
+        resources=release.resources if release else KEEP,
+        requested_by=requested_by,
+    )
+
+
+def _chosen_version(store: CardStore, environment: str, model: str, config: DeployConfig) -> ModelRow:
+    if config.model_id is not None:
+        return store.get(config.model_id)
+    if config.version is not None:
+        row = store.find(model, config.version)
+    else:
+        row = None
+        with suppress(DeploymentNotFound):
+            present = store.deployment(environment, model)
+            row = present.row if present.state == "running" else None
+        row = row or store.newest_published(model)
+    if row is None:
+        what = f"version {config.version}" if config.version else "published version"
+        raise CardNotFound(
+            f"There is no {what} of {model} in the card store.",
+            remedy="Register and package it first: `constellation-docker cards add`.",
+            model=model,
+        )
+    return row
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise InvalidInput(
+            f"{text!r} is no release.", remedy="Give `previous` or a revision number, such as 3."
+        )
+    return int(text)
+
+
+def _settle_for_the_last_stable(
+    store: CardStore, row: DeploymentRow, failure: RolloutFailed, on_line: Callable[[str], None]
+) -> None:
+    """After an automatic rollback want what runs, so that nothing tries the failed release again by itself."""
+    if failure.outcome != "rolled_back":
+        return
+    stable = next(
+        (release for release in store.releases(row.environment, row.model_name) if release.stable_at), None
+    )
+    if stable is None:
+        return
+    wanted = store.want(
+        row.environment,
+        row.model_name,
+        model_id=stable.model_id,
+        replicas=stable.replicas,
+        resources=stable.resources,
+        requested_by=f"automatic rollback from revision {row.revision}",
+    )
+    store.mark_stable(row.environment, row.model_name, wanted.revision)
+    on_line(f"Wanted again is the release of revision {stable.revision}, as revision {wanted.revision}.")

@@ -18,9 +18,7 @@ RETRY_WHAT_PASSES = dg.RetryPolicy(
 
 
 @contextmanager
-def explained(
-    context: tags.StepContext, subject: str, step: str
-) -> Iterator[None]:
+def explained(context: tags.StepContext, subject: str, step: str) -> Iterator[None]:
     """Turn a `ConstellationError` into a failure that names subject, step and remedy.
 
     Args:

@@ -66,10 +66,14 @@ def push_image_op(
             registry=known.registry,
             on_line=context.log.info,
         )
-    context.add_output_metadata({"reference": f"{config.repository}@{digest}", "tag": config.tag, "digest": digest})
+    context.add_output_metadata(
+        {"reference": f"{config.repository}@{digest}", "tag": config.tag, "digest": digest}
+    )
 
 
-@dg.job(tags={tags.ACTION: "pull"}, description="Pull any image to the building engine. Config: repository, tag.")
+@dg.job(
+    tags={tags.ACTION: "pull"}, description="Pull any image to the building engine. Config: repository, tag."
+)
 def pull_image() -> None:
     """Pull any image to the building engine."""
     pull_image_op()

@@ -70,7 +70,9 @@ def plan_packaging(rows: Sequence[ModelRow], runs: Sequence[PastRun]) -> list[dg
     ]
 
 
-def plan_repackaging(rows: Sequence[ModelRow], runs: Sequence[PastRun], max_attempts: int) -> list[dg.RunRequest]:
+def plan_repackaging(
+    rows: Sequence[ModelRow], runs: Sequence[PastRun], max_attempts: int
+) -> list[dg.RunRequest]:
     """Runs for unpublished rows that have none, or whose last one failed for a passing reason.
 
     Args:
@@ -106,29 +108,46 @@ def plan_deployments(rows: Sequence[DeploymentRow], runs: Sequence[PastRun]) -> 
             or (run.is_in_progress and tags.SERVICE_REVISION not in run.tags)
             for run in own
         )
-        is_due = row.state == "running" and row.row.published_at is not None and row.stable_revision != row.revision
+        is_due = (
+            row.state == "running"
+            and row.row.published_at is not None
+            and row.stable_revision != row.revision
+        )
         if is_due and not is_known:
             requests.append(deployment_request(row, run_key=f"{row.key}:{row.revision}"))
     return requests
 
 
 def plan_healing(
-    rows: Sequence[DeploymentRow], drifted: Collection[str], runs: Sequence[PastRun], moment: str
+    rows: Sequence[DeploymentRow],
+    drifted: Collection[str],
+    runs: Sequence[PastRun],
+    max_attempts: int,
+    moment: str,
 ) -> list[dg.RunRequest]:
     """Runs for services that differ from what is wanted and that no run is working on.
+
+    What ran stably is healed whenever it drifts. A release that never became stable is tried again only where
+    its last run failed for a passing reason, and not for ever; otherwise a bad release would be rolled out
+    again at every tick.
 
     Args:
         rows: The environment's wanted deployments.
         drifted: Model names of the services that differ.
-        runs: Runs on their partitions.
+        runs: Runs on their partitions, newest first.
+        max_attempts: Most runs for one revision that is not stable.
         moment: Names the tick, so that the same drift may be healed again later.
     """
-    return [
-        deployment_request(row, run_key=f"heal:{row.key}:{row.revision}:{moment}")
-        for row in rows
-        if row.model_name in drifted
-        and not any(run.is_in_progress for run in runs if run.partition == row.key)
-    ]
+    requests = []
+    for row in rows:
+        own = [run for run in runs if run.partition == row.key]
+        of_revision = [run for run in own if run.tags.get(tags.SERVICE_REVISION) == str(row.revision)]
+        may_be_tried = row.stable_revision == row.revision or (
+            len(of_revision) < max_attempts and (not of_revision or of_revision[0].failed_for_passing_reason)
+        )
+        if row.model_name in drifted and may_be_tried and not any(run.is_in_progress for run in own):
+            requests.append(deployment_request(row, run_key=f"heal:{row.key}:{row.revision}:{moment}"))
+    return requests
 
 
 def packaging_request(row: ModelRow, attempt: int) -> dg.RunRequest:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
-from constellation_docker.cards import ModelCard, ModelRow
+from constellation_docker.cards import DeploymentRow, ModelCard, ModelRow
+from constellation_docker.compose import ComposeFile
 from constellation_docker.packaging import (
     BaseImage,
     BuiltImage,
@@ -19,6 +20,7 @@ from constellation_docker.packaging import (
     RuntimeChoice,
     Source,
 )
+from constellation_docker.rollout import RolloutResult
 
 Metadata = dict[str, dg.MetadataValue]
 Cell = str | int | float | bool | None
@@ -34,7 +36,11 @@ def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
     if len(rows) > MOST_TABLE_ROWS:
         rest = f"… and {len(rows) - MOST_TABLE_ROWS} more"
         shown.append(dg.TableRecord({column: rest if i == 0 else "" for i, column in enumerate(columns)}))
-    kinds = {column: _column_type(row[column] for row in rows) for column in columns} if rows else {"nothing": "string"}
+    kinds = (
+        {column: _column_type(row[column] for row in rows) for column in columns}
+        if rows
+        else {"nothing": "string"}
+    )
     schema = dg.TableSchema([dg.TableColumn(name=column, type=kinds[column]) for column in columns])
     return dg.MetadataValue.table(shown, schema)
 
@@ -61,7 +67,11 @@ def log_end(text: str) -> dg.MetadataValue:
 
 def link_or_text(address: str) -> dg.MetadataValue:
     """A link where the address is one that a browser opens."""
-    return dg.MetadataValue.url(address) if address.startswith(("https://", "http://")) else dg.MetadataValue.text(address)
+    return (
+        dg.MetadataValue.url(address)
+        if address.startswith(("https://", "http://"))
+        else dg.MetadataValue.text(address)
+    )
 
 
 def card_metadata(row: ModelRow, card: ModelCard) -> Metadata:
@@ -91,7 +101,10 @@ def card_metadata(row: ModelRow, card: ModelCard) -> Metadata:
 def source_metadata(source: Source | None, card: ModelCard) -> Metadata:
     """The pinned commit, and what the repository holds, largest files first."""
     if source is None:
-        return {"image": dg.MetadataValue.text(card.serving.image or ""), "kind": dg.MetadataValue.text("ready-made")}
+        return {
+            "image": dg.MetadataValue.text(card.serving.image or ""),
+            "kind": dg.MetadataValue.text("ready-made"),
+        }
     largest = sorted(source.files, key=lambda file: -file.size_bytes)
     return {
         "commit": dg.MetadataValue.text(source.commit),
@@ -128,7 +141,11 @@ def lock_metadata(lock: DependencyLock | None, choice: RuntimeChoice, base: Base
         "platform": dg.MetadataValue.text(lock.platform),
         "lock": table(
             [
-                {"package": package.name, "version": package.version, "required by": ", ".join(package.required_by)}
+                {
+                    "package": package.name,
+                    "version": package.version,
+                    "required by": ", ".join(package.required_by),
+                }
                 for package in lock.packages
             ]
         ),
@@ -146,10 +163,16 @@ def image_metadata(built: BuiltImage) -> Metadata:
         "was it there already": dg.MetadataValue.bool(built.is_cached),
         "recipe digest": dg.MetadataValue.text(built.recipe_digest),
         "layers": table(
-            [{"layer": layer.name, "bytes": layer.size_bytes, "digest": layer.digest} for layer in built.layers]
+            [
+                {"layer": layer.name, "bytes": layer.size_bytes, "digest": layer.digest}
+                for layer in built.layers
+            ]
         ),
         "steps": table(
-            [{"step": step.name, "seconds": round(step.seconds, 2), "cached": step.is_cached} for step in built.steps]
+            [
+                {"step": step.name, "seconds": round(step.seconds, 2), "cached": step.is_cached}
+                for step in built.steps
+            ]
         ),
         "labels": table([{"label": name, "value": value} for name, value in sorted(built.labels.items())]),
         "dockerfile": code_block(built.dockerfile, "dockerfile"),
@@ -179,4 +202,35 @@ def publication_metadata(published: PublishedImage) -> Metadata:
         "digest": dg.MetadataValue.text(published.digest or "(none without a registry)"),
         "pushed": dg.MetadataValue.bool(published.is_pushed),
         "publish (s)": dg.MetadataValue.float(round(published.seconds, 3)),
+    }
+
+
+def compose_metadata(compiled: ComposeFile) -> Metadata:
+    """The file itself, and how much it holds."""
+    return {
+        "compose file": code_block(compiled.text, "yaml"),
+        "project": dg.MetadataValue.text(compiled.project),
+        "services": dg.MetadataValue.int(len(compiled.services)),
+        "replicas": dg.MetadataValue.int(sum(item.wanted.replicas for item in compiled.services.values())),
+    }
+
+
+def rollout_metadata(result: RolloutResult, row: DeploymentRow) -> Metadata:
+    """Where the service answers, what was done for it and how long each step took."""
+    endpoint = result.endpoint_url or ""
+    return {
+        "endpoint": link_or_text(endpoint),
+        "try it": code_block(
+            f"from huggingface_hub import InferenceClient\n\nclient = InferenceClient(model={endpoint!r})",
+            "python",
+        ),
+        "outcome": dg.MetadataValue.text(result.outcome),
+        "version": dg.MetadataValue.text(row.row.card.model_version),
+        "revision": dg.MetadataValue.int(row.revision),
+        "replicas": dg.MetadataValue.int(len(result.replicas)),
+        "containers": dg.MetadataValue.text(", ".join(result.replicas) or "(none)"),
+        "generation": dg.MetadataValue.text(result.generation),
+        "rollout (s)": dg.MetadataValue.float(result.seconds),
+        "plan": table(result.plan.rows()),
+        "steps": table(result.rows()),
     }

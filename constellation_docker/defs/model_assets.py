@@ -99,7 +99,9 @@ def _row_of(store: CardStore, key: str) -> ModelRow:
     io_manager_key="records",
     retry_policy=RETRY_WHAT_PASSES,
 )
-def model_card(context: dg.AssetExecutionContext, cards: CardStoreResource) -> dg.MaterializeResult[CardRecord]:
+def model_card(
+    context: dg.AssetExecutionContext, cards: CardStoreResource
+) -> dg.MaterializeResult[CardRecord]:
     """The maintained card of one model version: what its team registered, and what packaging learned.
 
     Materialized at the start of packaging from the row, and once more when the image is published, then
@@ -155,7 +157,9 @@ def model_source(
     for note in merged.notes:
         context.log.warning(note)
     record = SourceRecord(
-        **model_card.model_dump(exclude={"registration"}), registration=merged.to_registration(), source=source
+        **model_card.model_dump(exclude={"registration"}),
+        registration=merged.to_registration(),
+        source=source,
     )
     return dg.MaterializeResult(
         value=record,
@@ -231,7 +235,9 @@ def model_image(
             created_at=model_source.created_at,
         )
         built = build_image(recipe, engines.building(), settings=known, on_line=context.log.info)
-    context.log.info(f"{built.tag}: {built.size_bytes / 1e6:.1f} MB, {'there already' if built.is_cached else 'built'}.")
+    context.log.info(
+        f"{built.tag}: {built.size_bytes / 1e6:.1f} MB, {'there already' if built.is_cached else 'built'}."
+    )
     return dg.MaterializeResult(
         value=built,
         metadata=metadata.image_metadata(built),

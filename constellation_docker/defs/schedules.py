@@ -1,2 +1,86 @@
 """Schedules that put things right by themselves: packaging that failed for passing reasons, and drift."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from constellation_docker.cards import DeploymentRow, ModelRow, StoreUnavailable
+from constellation_docker.defs.environment import Environment
+from constellation_docker.defs.jobs import deploy_model, package_model
+from constellation_docker.defs.launches import plan_healing, plan_repackaging
+from constellation_docker.defs.past_runs import runs_on
+from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
+from constellation_docker.errors import ConstellationError
+from constellation_docker.rollout import observe, plan_environment
+from constellation_docker.settings import load_settings
+
+CRON = load_settings().reconcile.cron
+
+
+@dg.schedule(
+    job=package_model,
+    cron_schedule=CRON,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Packages again what was killed or failed for a passing reason, and what no sensor saw.",
+)
+def repackage_failed(
+    context: dg.ScheduleEvaluationContext, settings: SettingsResource, cards: CardStoreResource
+) -> Sequence[dg.RunRequest] | dg.SkipReason:
+    """One more run for each unpublished row that deserves it."""
+    reconcile = settings.load().reconcile
+    try:
+        with cards.open() as store:
+            rows = [row for row in store.list_unpublished() if isinstance(row, ModelRow)]
+    except StoreUnavailable as error:
+        return dg.SkipReason(f"Nothing was changed: {error}")
+    known = set(context.instance.get_dynamic_partitions("model_versions"))
+    rows = [row for row in rows if row.key in known]
+    runs = runs_on(context.instance, [row.key for row in rows], package_model.name)
+    requests = plan_repackaging(rows, runs, reconcile.max_attempts)[: reconcile.max_runs_per_tick]
+    return requests or dg.SkipReason("Nothing failed for a passing reason.")
+
+
+@dg.schedule(
+    job=deploy_model,
+    cron_schedule=CRON,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Compares what runs with what is wanted, and deploys again what differs.",
+)
+def heal_drift(
+    context: dg.ScheduleEvaluationContext,
+    settings: SettingsResource,
+    engines: EngineResource,
+    cards: CardStoreResource,
+) -> Sequence[dg.RunRequest] | dg.SkipReason:
+    """A run for each service that differs; an environment whose engine is away does not hold up the others."""
+    known = settings.load()
+    moment = datetime.now(UTC).isoformat(timespec="minutes")
+    requests: list[dg.RunRequest] = []
+    notes: list[str] = []
+    try:
+        with cards.open() as store:
+            for name in known.environments:
+                rows = [row for row in store.wanted(name) if isinstance(row, DeploymentRow)]
+                if not rows:
+                    continue
+                try:
+                    environment = Environment(name, known, engines.of_environment(name))
+                    compiled = environment.compile(store, context.log.warning)
+                    plan = plan_environment(observe(environment.engine, compiled.project), compiled)
+                except StoreUnavailable:
+                    raise
+                except ConstellationError as error:
+                    notes.append(f"{name}: {error}")
+                    continue
+                changed = {change.service for change in plan.changes if change.action != "keep"}
+                drifted = {row.model_name for row in rows if row.row.card.slug in changed}
+                runs = runs_on(context.instance, [row.key for row in rows], deploy_model.name)
+                requests += plan_healing(rows, drifted, runs, known.reconcile.max_attempts, moment)
+    except StoreUnavailable as error:
+        return dg.SkipReason(f"Nothing was changed: {error}")
+    for note in notes:
+        context.log.warning(note)
+    return requests[: known.reconcile.max_runs_per_tick] or dg.SkipReason(
+        "; ".join(notes) or "Everything runs as wanted."
+    )

@@ -81,16 +81,23 @@ def model_cards(
     except StoreUnavailable as error:
         return dg.SkipReason(f"Nothing was changed: {error}")
     living = [row for row in _valid(rows, context) if row.deleted_at is None]
-    requests = plan_packaging(living, runs_on(context.instance, [row.key for row in living], package_model.name))
+    requests = plan_packaging(
+        living, runs_on(context.instance, [row.key for row in living], package_model.name)
+    )
     held_back = {request.partition_key for request in requests[most_runs:]}
     changes = [
-        (ChangeCursor(moment=row.updated_at, row_id=row.model_id), isinstance(row, ModelRow) and row.key in held_back)
+        (
+            ChangeCursor(moment=row.updated_at, row_id=row.model_id),
+            isinstance(row, ModelRow) and row.key in held_back,
+        )
         for row in rows
     ]
     following = advance(cursor, changes, datetime.now(UTC))
     return dg.SensorResult(
         run_requests=requests[:most_runs],
-        dynamic_partitions_requests=[MODEL_VERSIONS.build_add_request([row.key for row in living])] if living else [],
+        dynamic_partitions_requests=[MODEL_VERSIONS.build_add_request([row.key for row in living])]
+        if living
+        else [],
         cursor=following.model_dump_json() if following else None,
     )
 
@@ -119,7 +126,9 @@ def wanted_deployments(
     for row in _valid(rows, context):
         if row.environment not in environments:
             context.log.warning(f"Skipped: {row.key} is wanted, but no environment has that name.")
-    requests = plan_deployments(known, runs_on(context.instance, [row.key for row in known], deploy_model.name))
+    requests = plan_deployments(
+        known, runs_on(context.instance, [row.key for row in known], deploy_model.name)
+    )
     held_back = {str(request.partition_key) for request in requests[most_runs:]}
     changes = [
         (_deployment_change(row), isinstance(row, DeploymentRow) and row.key in held_back) for row in rows
@@ -127,7 +136,9 @@ def wanted_deployments(
     following = advance(cursor, changes, datetime.now(UTC))
     return dg.SensorResult(
         run_requests=requests[:most_runs],
-        dynamic_partitions_requests=[MODELS.build_add_request([row.model_name for row in known])] if known else [],
+        dynamic_partitions_requests=[MODELS.build_add_request([row.model_name for row in known])]
+        if known
+        else [],
         cursor=following.model_dump_json() if following else None,
     )
 

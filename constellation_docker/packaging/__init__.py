@@ -11,24 +11,28 @@ content-addressed store below `home`. Model code runs nowhere but in containers.
 * `publishing`, `registry` — the image under a name that never means anything else
 """
 
-from constellation_docker.packaging.base_image import BaseImage, BaseImageUnavailable, ensure_base_image
+from constellation_docker.packaging.base_image import BaseImage, ensure_base_image
+from constellation_docker.packaging.delivery import deliver_image
 from constellation_docker.packaging.image import BuiltImage, build_image
-from constellation_docker.packaging.lock import DependencyLock, LockedPackage, resolve_lock
+from constellation_docker.packaging.inspection import CodeFinding, inspect_code
+from constellation_docker.packaging.inspection import inspect_code
+from constellation_docker.packaging.lock import DependencyLock, resolve_lock
 from constellation_docker.packaging.publishing import PublishedImage, publish_image
 from constellation_docker.packaging.recipe import ImageRecipe, plan_image
 from constellation_docker.packaging.registry import pull_image, push_image
 from constellation_docker.packaging.runtime import Runtime, RuntimeChoice, choose_runtime
 from constellation_docker.packaging.source import Source, fetch_source
+from constellation_docker.packaging.uv_container import ContainerUv
 from constellation_docker.packaging.verification import CheckResult, VerificationReport, verify_image
 
 __all__ = [
     "BaseImage",
-    "BaseImageUnavailable",
     "BuiltImage",
     "CheckResult",
+    "CodeFinding",
+    "ContainerUv",
     "DependencyLock",
     "ImageRecipe",
-    "LockedPackage",
     "PublishedImage",
     "Runtime",
     "RuntimeChoice",
@@ -36,8 +40,11 @@ __all__ = [
     "VerificationReport",
     "build_image",
     "choose_runtime",
+    "deliver_image",
     "ensure_base_image",
     "fetch_source",
+    "inspect_code",
+    "inspect_code",
     "plan_image",
     "publish_image",
     "pull_image",

@@ -18,7 +18,12 @@ from constellation_docker.rollout.observed import Observed, ObservedBalancer, Re
 from constellation_docker.rollout.operation import Change, Kind, Operation, Plan
 from constellation_docker.rollout.pace import Lease
 from constellation_docker.rollout.plan import plan_environment, plan_rollout
-from constellation_docker.rollout.removal import RemovalResult, remove_environment, remove_service
+from constellation_docker.rollout.removal import (
+    RemovalResult,
+    remove_environment,
+    remove_service,
+    remove_unused_images,
+)
 from constellation_docker.rollout.rollout import RolloutResult, roll_out
 
 __all__ = [
@@ -48,5 +53,6 @@ __all__ = [
     "plan_rollout",
     "remove_environment",
     "remove_service",
+    "remove_unused_images",
     "roll_out",
 ]

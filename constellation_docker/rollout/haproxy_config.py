@@ -129,8 +129,8 @@ def _render_config(backends: Sequence[Backend]) -> str:
     http-request deny if {{ always_false }} {{ str(lock),map({LOCK_MAP}) -m found }}
     http-request set-var(txn.pool) var(txn.slug),map_str({ROUTES_MAP})
     {UNKNOWN_MODEL} unless {{ var(txn.pool) -m found }}
-    http-request set-var(txn.timeout) var(txn.slug),map_int({TIMEOUTS_MAP},{default_timeout})
-    http-request set-var(txn.limit) var(txn.slug),map_int({LIMITS_MAP},0)
+    http-request set-var(txn.timeout) var(txn.slug),map_str_int({TIMEOUTS_MAP},{default_timeout})
+    http-request set-var(txn.limit) var(txn.slug),map_str_int({LIMITS_MAP},0)
     http-request set-var(txn.excess) req.hdr_val(content-length),sub(txn.limit)
     {TOO_LARGE} if {{ var(txn.limit) -m int gt 0 }} {{ var(txn.excess) -m int gt 0 }}
 {render_prefix_rules()}    use_backend %[var(txn.pool)]

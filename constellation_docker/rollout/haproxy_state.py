@@ -19,8 +19,8 @@ from constellation_docker.rollout.haproxy_config import (
 )
 
 _POOL = re.compile(r"pool-(\d+)")
-# Flags of srv_admin_state (management.html, "show servers state").
-_MAINTENANCE = 0x01 | 0x02 | 0x04
+# Flags of srv_admin_state (management.html, "show servers state"). 0x04 only remembers that the file says `disabled`.
+_MAINTENANCE = 0x01 | 0x02
 _DRAINING = 0x08 | 0x10
 
 SHOW_MAPS = tuple(f"show map {path}" for path in (ROUTES_MAP, TIMEOUTS_MAP, LIMITS_MAP, PATHS_MAP))

@@ -68,7 +68,9 @@ def test_a_new_row_gets_a_run_that_can_be_found_by_its_tags(store: CardStore) ->
 
 
 @pytest.mark.parametrize("status", list(Status))
-def test_a_row_whose_revision_has_a_run_gets_no_other_whatever_became_of_it(store: CardStore, status: Status) -> None:
+def test_a_row_whose_revision_has_a_run_gets_no_other_whatever_became_of_it(
+    store: CardStore, status: Status
+) -> None:
     row = store.add(card())
     run = PastRun(row.key, status, {tags.CARD_REVISION: str(row.revision)})
     assert plan_packaging([row], [run]) == []
@@ -94,7 +96,9 @@ def test_published_and_removed_rows_get_no_run(store: CardStore) -> None:
     assert plan_packaging([published, removed], []) == []
 
 
-def test_what_failed_for_a_passing_reason_is_tried_again_until_its_attempts_are_used_up(store: CardStore) -> None:
+def test_what_failed_for_a_passing_reason_is_tried_again_until_its_attempts_are_used_up(
+    store: CardStore,
+) -> None:
     row = store.add(card())
     failed = PastRun(row.key, Status.FAILURE, {tags.CARD_REVISION: "1", tags.IS_TRANSIENT: "true"})
     (second,) = plan_repackaging([row], [failed], max_attempts=3)
@@ -111,7 +115,10 @@ def test_what_was_killed_is_tried_again(store: CardStore) -> None:
 def test_what_failed_for_good_and_what_a_person_cancelled_is_left_alone(store: CardStore) -> None:
     row = store.add(card())
     for status in (Status.FAILURE, Status.CANCELED):
-        assert plan_repackaging([row], [PastRun(row.key, status, {tags.CARD_REVISION: "1"})], max_attempts=3) == []
+        assert (
+            plan_repackaging([row], [PastRun(row.key, status, {tags.CARD_REVISION: "1"})], max_attempts=3)
+            == []
+        )
 
 
 def test_a_row_that_the_sensor_missed_is_found_by_the_schedule(store: CardStore) -> None:
@@ -140,8 +147,20 @@ def test_a_wish_that_changed_while_a_run_works_on_the_last_one_gets_the_next_run
     assert len(plan_deployments([after], [under_way])) == 1
 
 
-def test_drift_is_healed_unless_a_run_is_at_work_on_the_service(store: CardStore) -> None:
+def test_drift_of_what_was_stable_is_healed_unless_a_run_is_at_work_on_it(store: CardStore) -> None:
+    wanted(store)
+    store.mark_stable("dev", "sentiment", 1)
+    row = store.deployment("dev", "sentiment")
+    assert len(plan_healing([row], {"sentiment"}, [], 3, "now")) == 1
+    assert plan_healing([row], {"sentiment"}, [PastRun(row.key, Status.STARTED)], 3, "now") == []
+    assert plan_healing([row], set(), [], 3, "now") == []
+
+
+def test_a_release_that_failed_for_good_is_not_rolled_out_again_at_every_tick(store: CardStore) -> None:
     row = wanted(store)
-    assert len(plan_healing([row], {"sentiment"}, [], "now")) == 1
-    assert plan_healing([row], {"sentiment"}, [PastRun(row.key, Status.STARTED)], "now") == []
-    assert plan_healing([row], set(), [], "now") == []
+    revision = {tags.SERVICE_REVISION: str(row.revision)}
+    failed = PastRun(row.key, Status.FAILURE, revision)
+    killed = PastRun(row.key, Status.FAILURE, revision, was_killed=True)
+    assert plan_healing([row], {"sentiment"}, [failed], 3, "now") == []
+    assert len(plan_healing([row], {"sentiment"}, [killed], 3, "now")) == 1
+    assert plan_healing([row], {"sentiment"}, [killed] * 3, 3, "now") == []

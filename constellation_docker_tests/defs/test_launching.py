@@ -29,7 +29,11 @@ def register(location: Location, name: str, version: str, repository: Path) -> M
                     "model_name": name,
                     "model_version": version,
                     "repo_url": repository.as_uri(),
-                    "model_card": {"description": "A classifier.", "data_used": "Sentences.", "dependencies": []},
+                    "model_card": {
+                        "description": "A classifier.",
+                        "data_used": "Sentences.",
+                        "dependencies": [],
+                    },
                 }
             )
         )
@@ -62,7 +66,9 @@ def published(location: Location, repository: Path) -> ModelRow:
 @pytest.fixture(scope="module")
 def deployed(location: Location, published: ModelRow) -> ModelRow:
     """A published version that GraphQL deployed to dev."""
-    location.succeed(location.client.deploy("dev", "team/sentiment", tags={"constellation/requested_by": "maria"}))
+    location.succeed(
+        location.client.deploy("dev", "team/sentiment", tags={"constellation/requested_by": "maria"})
+    )
     return published
 
 
@@ -112,9 +118,13 @@ def test_a_click_in_the_browser_starts_a_run_that_is_found_by_the_same_tags(
     assert run.tags["constellation/version"] == "1.0.0"
 
 
-def test_a_wish_in_the_deployments_table_is_fulfilled_by_the_sensor(location: Location, deployed: ModelRow) -> None:
+def test_a_wish_in_the_deployments_table_is_fulfilled_by_the_sensor(
+    location: Location, deployed: ModelRow
+) -> None:
     with location.store() as store:
-        row = store.want("production", "team/sentiment", model_id=deployed.model_id, requested_by="the backend")
+        row = store.want(
+            "production", "team/sentiment", model_id=deployed.model_id, requested_by="the backend"
+        )
     run = run_of(location, environment="production", service_revision=str(row.revision))
     assert run.tags["dagster/sensor_name"] == "wanted_deployments"
     assert httpx.get(location.endpoint("production", deployed.card.slug) + "ready").status_code == 200
@@ -130,7 +140,9 @@ def test_the_schedule_heals_a_service_whose_container_somebody_removed(
     run = wait_for(
         lambda: [
             run
-            for run in location.client.runs({"constellation/environment": "dev", "dagster/schedule_name": "heal_drift"})
+            for run in location.client.runs(
+                {"constellation/environment": "dev", "dagster/schedule_name": "heal_drift"}
+            )
             if run.status == "SUCCESS"
         ],
         seconds=150,
@@ -146,13 +158,18 @@ def test_jobs_without_a_partition_pull_and_push_any_image(
 ) -> None:
     repository = f"{registry.address}/models/team-sentiment"
     run_id = location.client.launch(
-        "pull_image", run_config={"ops": {"pull_image_op": {"config": {"repository": repository, "tag": "1.0.0"}}}}
+        "pull_image",
+        run_config={"ops": {"pull_image_op": {"config": {"repository": repository, "tag": "1.0.0"}}}},
     )
     location.succeed(run_id)
     target = f"{registry.address}/elsewhere/copy"
     config = {"image_name": repository, "tag": "1.0.0", "repository": target}
-    location.succeed(location.client.launch("push_image", run_config={"ops": {"push_image_op": {"config": config}}}))
-    assert registry.digest_of("elsewhere/copy", "1.0.0") == registry.digest_of("models/team-sentiment", "1.0.0")
+    location.succeed(
+        location.client.launch("push_image", run_config={"ops": {"push_image_op": {"config": config}}})
+    )
+    assert registry.digest_of("elsewhere/copy", "1.0.0") == registry.digest_of(
+        "models/team-sentiment", "1.0.0"
+    )
 
 
 def test_a_launch_without_its_partition_ends_with_one_sentence_that_says_so(location: Location) -> None:

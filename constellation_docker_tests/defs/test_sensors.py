@@ -74,7 +74,9 @@ def age(database: str, seconds: float = 3600) -> None:
         connection.execute(text("UPDATE model_cards SET updated_at = :moment"), {"moment": moment})
 
 
-def test_one_tick_adds_the_partition_and_requests_the_run(store: CardStore, instance: dg.DagsterInstance) -> None:
+def test_one_tick_adds_the_partition_and_requests_the_run(
+    store: CardStore, instance: dg.DagsterInstance
+) -> None:
     model_id = register(store)
     result = tick(instance)
     assert isinstance(result, dg.SensorResult)
@@ -93,7 +95,9 @@ def test_a_tick_that_is_repeated_before_its_runs_exist_asks_with_the_same_run_ke
     assert [r.run_key for r in first.run_requests or []] == [r.run_key for r in again.run_requests or []]
 
 
-def test_a_run_that_was_launched_some_other_way_is_not_doubled(store: CardStore, instance: dg.DagsterInstance) -> None:
+def test_a_run_that_was_launched_some_other_way_is_not_doubled(
+    store: CardStore, instance: dg.DagsterInstance
+) -> None:
     register(store)
 
     @dg.op
@@ -103,7 +107,9 @@ def test_a_run_that_was_launched_some_other_way_is_not_doubled(store: CardStore,
     def clicked() -> None:
         anything()
 
-    instance.create_run_for_job(clicked, tags={tags.PARTITION: "sentiment@1"}, status=dg.DagsterRunStatus.STARTED)
+    instance.create_run_for_job(
+        clicked, tags={tags.PARTITION: "sentiment@1"}, status=dg.DagsterRunStatus.STARTED
+    )
     result = tick(instance)
     assert isinstance(result, dg.SensorResult)
     assert not result.run_requests
@@ -123,7 +129,9 @@ def test_an_invalid_row_hides_no_other(store: CardStore, database: str, instance
     register(store)
     with create_engine(database).begin() as connection:
         connection.execute(
-            text("INSERT INTO model_cards (model_name, model_version, repo_url, card) VALUES (:n, '1', :u, :c)"),
+            text(
+                "INSERT INTO model_cards (model_name, model_version, repo_url, card) VALUES (:n, '1', :u, :c)"
+            ),
             {"n": "bad", "u": "https://git.example/bad", "c": json.dumps({"descripton": "misspelt"})},
         )
     result = tick(instance)
@@ -179,7 +187,9 @@ def test_a_tick_after_the_last_change_reads_no_row(
 
 def test_the_cursor_stays_behind_changes_that_are_fresh_or_held_back() -> None:
     now = LONG_AGO
-    old, older, fresh = (ChangeCursor(moment=now - age, row_id="r") for age in (SETTLING, 2 * SETTLING, SETTLING / 2))
+    old, older, fresh = (
+        ChangeCursor(moment=now - age, row_id="r") for age in (SETTLING, 2 * SETTLING, SETTLING / 2)
+    )
     assert advance(None, [(older, False), (old, False), (fresh, False)], now) == old
     assert advance(None, [(older, False), (old, True), (fresh, False)], now) == older
     assert advance(older, [], now) == older

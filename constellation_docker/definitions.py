@@ -1,0 +1,39 @@
+"""The code location: every asset, check, job, sensor and schedule, on one screen.
+
+    model_card ▶ model_source ▶ dependency_lock ▶ model_image ▶ published_image      name@version
+                                                   compose_file ◀─┤                  environment
+                                                   deployment   ◀─┘                  environment|name
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from constellation_docker.defs import checks, image_jobs, jobs, model_assets, schedules, sensors
+from constellation_docker.defs.deletion import delete_model
+from constellation_docker.defs.deployment_assets import deployment_assets
+from constellation_docker.defs.records import RecordIOManager
+from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
+from constellation_docker.settings import load_settings
+
+defs = dg.Definitions(
+    assets=[
+        model_assets.model_card,
+        model_assets.model_source,
+        model_assets.dependency_lock,
+        model_assets.model_image,
+        model_assets.published_image,
+        *deployment_assets(environments=list(load_settings().environments)),
+    ],
+    asset_checks=[checks.inspect_source, checks.verify_built_image],
+    jobs=[jobs.package_model, jobs.deploy_model, delete_model, image_jobs.pull_image, image_jobs.push_image],
+    sensors=[sensors.model_cards, sensors.wanted_deployments, sensors.failed_runs],
+    schedules=[schedules.repackage_failed, schedules.heal_drift],
+    resources={
+        "settings": SettingsResource(),
+        "cards": CardStoreResource(),
+        "engines": EngineResource(),
+        "records": RecordIOManager(),
+    },
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,161 @@
+"""The job delete_model: a model, or one version of it, leaves every environment and the store."""
+
+from collections.abc import Callable, Sequence
+
+import dagster as dg
+from pydantic import Field
+
+from constellation_docker.cards import CardNotFound, CardStore, DeploymentRow, ModelRow
+from constellation_docker.defs import metadata, tags
+from constellation_docker.defs.environment import Environment
+from constellation_docker.defs.failures import RETRY_WHAT_PASSES, explained
+from constellation_docker.defs.jobs import package_model
+from constellation_docker.defs.partitions import MODEL_VERSIONS, MODELS
+from constellation_docker.defs.past_runs import runs_on
+from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
+from constellation_docker.engine import Engine
+from constellation_docker.errors import InvalidInput
+from constellation_docker.rollout import RemovalResult, remove_service, remove_unused_images
+
+
+class DeleteConfig(dg.Config):
+    """What to delete: all versions of a model, or one of them."""
+
+    model: str | None = Field(None, description="The model's name: all its versions go.")
+    version: str | None = Field(None, description="Together with `model`: only this version.")
+    model_id: str | None = Field(None, description="The id of one version, instead of `model`.")
+
+
+@dg.op(retry_policy=RETRY_WHAT_PASSES, tags={"kind": "docker"})
+def delete_model_op(
+    context: dg.OpExecutionContext,
+    config: DeleteConfig,
+    settings: SettingsResource,
+    engines: EngineResource,
+    cards: CardStoreResource,
+) -> None:
+    """Drain and remove containers and routes, remove images that no one else uses, mark the rows.
+
+    Launched again it goes on where it was; what is gone already is no error. Images in a registry stay:
+    other sites may run them.
+    """
+    subject = config.model or config.model_id or "a model"
+    with explained(context, subject, "deleting"), cards.open() as store:
+        rows = _rows_of(store, config)
+        name = rows[0].card.model_name
+        tags.identify_run(context, {tags.MODEL: name, tags.ACTION: "delete"})
+        if len(rows) == 1:
+            tags.identify_run(
+                context, {tags.MODEL_ID: rows[0].model_id, tags.VERSION: rows[0].card.model_version}
+            )
+        ids = {row.model_id for row in rows}
+        removed: list[dict[str, str]] = []
+        for wanted in store.deployments_of(name):
+            if not isinstance(wanted, DeploymentRow) or wanted.model_id not in ids:
+                continue
+            if wanted.environment not in settings.load().environments:
+                context.log.warning(f"{wanted.key} stays: no environment has that name any more.")
+                continue
+            environment = Environment(
+                wanted.environment, settings.load(), engines.of_environment(wanted.environment)
+            )
+            result = _remove_deployment(context, store, environment, wanted)
+            removed += [{"environment": wanted.environment, "removed": item} for item in result.containers]
+        images = _remove_images(engines.building(), store, rows, context.log.info)
+        removed += [{"environment": "(building engine)", "removed": image} for image in images]
+        for row in rows:
+            store.remove(row.model_id)
+            context.log.info(f"{row.key} is marked as removed.")
+        _remove_partitions(context.instance, store, rows)
+    context.add_output_metadata({"removed": metadata.table(removed), "versions": len(rows)})
+
+
+@dg.job(
+    tags={tags.ACTION: "delete"},
+    description="Delete a model or one version of it: containers, routes, images that no one else uses, rows.",
+)
+def delete_model() -> None:
+    """Delete a model or one version of it."""
+    delete_model_op()
+
+
+def _rows_of(store: CardStore, config: DeleteConfig) -> list[ModelRow]:
+    if (config.model is None) == (config.model_id is None):
+        raise InvalidInput("What is to be deleted is not clear.", remedy="Give either model or model_id.")
+    if config.model_id is not None:
+        return [store.get(config.model_id)]
+    rows = [
+        row
+        for row in store.list_models(include_deleted=True, search=config.model)
+        if isinstance(row, ModelRow)
+        and row.card.model_name == config.model
+        and config.version in {None, row.card.model_version}
+    ]
+    if not rows:
+        raise CardNotFound(
+            f"There is no such model in the card store: {config.model}.",
+            remedy="`constellation-docker cards list` shows all.",
+        )
+    return rows
+
+
+def _remove_deployment(
+    context: dg.OpExecutionContext, store: CardStore, environment: Environment, wanted: DeploymentRow
+) -> RemovalResult:
+    """Take one service out of one environment, and write down that it is not wanted there."""
+    store.want(
+        wanted.environment,
+        wanted.model_name,
+        model_id=wanted.model_id,
+        state="deleted",
+        requested_by=tags.requester_of(context),
+    )
+    with environment.leased(
+        store, wanted.model_name, context.run_id, context.instance, context.log.info
+    ) as lease:
+        compiled = environment.compile(store, context.log.info)
+        result = remove_service(
+            compiled,
+            wanted.row.card.slug,
+            engine=environment.engine,
+            settings=environment.own_settings,
+            kept_images=_images_in_use(store, without={wanted.model_id}),
+            lease=lease,
+            on_line=context.log.info,
+        )
+        environment.write(compiled)
+    return result
+
+
+def _images_in_use(store: CardStore, *, without: set[str]) -> list[str]:
+    return [
+        row.publication.image
+        for row in store.list_models()
+        if isinstance(row, ModelRow) and row.publication is not None and row.model_id not in without
+    ]
+
+
+def _remove_images(
+    engine: Engine, store: CardStore, rows: Sequence[ModelRow], on_line: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Remove these versions' images from the building engine, unless a container or another version uses them."""
+    ids = {image.id for row in rows for image in engine.list_images({"constellation.model-id": row.model_id})}
+    removed = remove_unused_images(engine, ids, _images_in_use(store, without={row.model_id for row in rows}))
+    for image in removed:
+        on_line(f"Removed the image {image}.")
+    return removed
+
+
+def _remove_partitions(instance: dg.DagsterInstance, store: CardStore, rows: Sequence[ModelRow]) -> None:
+    """Take removed versions off the board, except where a run is still at work: it would die at its output."""
+    busy = {
+        run.partition
+        for run in runs_on(instance, [row.key for row in rows], package_model.name)
+        if run.is_in_progress
+    }
+    for row in rows:
+        if row.key not in busy:
+            instance.delete_dynamic_partition(str(MODEL_VERSIONS.name), row.key)
+    name = rows[0].card.model_name
+    if store.newest_published(name) is None:
+        instance.delete_dynamic_partition(str(MODELS.name), name)

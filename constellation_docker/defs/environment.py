@@ -1,0 +1,109 @@
+"""One environment, seen from a run: its wanted rows, its compiled file, its engine, its leases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from constellation_docker.cards import CardStore, DeploymentRow, InvalidRow, Lease, LeaseHeld
+from constellation_docker.compose import ComposeFile, compile_environment, wanted_service
+from constellation_docker.defs.launches import IN_PROGRESS
+from constellation_docker.engine import Engine
+from constellation_docker.packaging import ensure_base_image
+from constellation_docker.settings import EnvironmentSettings, Settings
+
+LEASE_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment of the settings.
+
+    Args:
+        name: Its name.
+        settings: All settings.
+        engine: The engine that it runs on.
+    """
+
+    name: str
+    settings: Settings
+    engine: Engine
+
+    @property
+    def own_settings(self) -> EnvironmentSettings:
+        """The environment's own settings."""
+        return self.settings.environment(self.name)
+
+    def compile(self, store: CardStore, on_line: Callable[[str], None]) -> ComposeFile:
+        """The Compose file of all that is wanted, published and can be used.
+
+        A row that cannot be used is told and left out; whoever executes a plan touches one service only, so
+        what runs for such a row runs on.
+        """
+        rows = store.wanted(self.name)
+        for row in rows:
+            if isinstance(row, InvalidRow):
+                on_line(f"Left out {row.title}: {row.error}")
+        balancer = ensure_base_image(self.engine, "balancer", self.settings.base_image, on_line)
+        return compile_environment(
+            self.name,
+            self.own_settings,
+            [
+                wanted_service(row)
+                for row in rows
+                if isinstance(row, DeploymentRow) and row.row.publication is not None
+            ],
+            balancer_image=balancer.reference,
+            rollout=self.settings.rollout,
+        )
+
+    def write(self, compose_file: ComposeFile) -> Path:
+        """Keep the file where `docker compose -f` finds it; in one move, so that nobody reads half of it."""
+        path = self.settings.home.absolute() / "environments" / self.name / "compose.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{time.monotonic_ns()}.part")
+        temporary.write_text(compose_file.text, encoding="utf-8")
+        temporary.replace(path)
+        return path
+
+    @contextmanager
+    def leased(
+        self,
+        store: CardStore,
+        model: str,
+        run_id: str,
+        instance: dg.DagsterInstance,
+        on_line: Callable[[str], None],
+    ) -> Iterator[Lease]:
+        """The sole right to work on a service, taken over at once from a run that has ended.
+
+        Raises:
+            LeaseHeld: Somebody else holds it for longer than a lease lasts.
+        """
+        lease = store.lease(self.name, model, holder=run_id, seconds=self.settings.rollout.lease_seconds)
+        deadline = time.monotonic() + self.settings.rollout.lease_seconds + 5
+        while True:
+            try:
+                lease.acquire()
+                break
+            except LeaseHeld as held:
+                holder = str(held.details.get("holder"))
+                if _has_ended(instance, holder):
+                    on_line(f"The run {holder} has ended and left its lease: taking it over.")
+                    store.lease(self.name, model, holder=holder, seconds=1).release()
+                elif time.monotonic() > deadline:
+                    raise
+                else:
+                    time.sleep(LEASE_POLL_SECONDS)
+        with lease:
+            yield lease
+
+
+def _has_ended(instance: dg.DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.status not in IN_PROGRESS
