@@ -90,7 +90,7 @@ class ModelWorker:
             answers = model.run([ticket.call for ticket in batch])
             if len(answers) == len(batch):
                 for ticket, answer in zip(batch, answers, strict=True):
-                    if isinstance(answer, BaseException) and not isinstance(answer, ServingError):
+                    if isinstance(answer, BaseException) and _is_fault(answer):
                         self._report(answer, [ticket])
                 return answers
             raise ModelFault(f"the model gave {len(answers)} answers to {len(batch)} calls")
@@ -128,7 +128,7 @@ class ModelWorker:
             last: Any = END
         except BaseException as problem:  # noqa: BLE001 - model code may raise anything, SystemExit too
             last = problem
-            if not isinstance(problem, ServingError) or isinstance(problem, ModelFault):
+            if _is_fault(problem):
                 self._report(problem, [ticket])
         ticket.finished_at = time.perf_counter()
         self._post_piece(ticket, last)
@@ -144,3 +144,8 @@ class ModelWorker:
         self.on_batch(len(batch))
         for ticket, answer in zip(batch, answers, strict=True):
             ticket.deliver(ticket, answer)
+
+
+def _is_fault(problem: BaseException) -> bool:
+    """Whether it is the model's doing, and so worth a traceback in the log."""
+    return isinstance(problem, ModelFault) or not isinstance(problem, ServingError)

@@ -4,7 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import torch  # noqa: E402,F401
-import transformers.models.auto.modeling_auto  # noqa: E402,F401
-import transformers.pipelines  # noqa: E402,F401
-from transformers import AutoTokenizer, GenerationMixin  # noqa: E402,F401
+import torch  # noqa: F401
+import transformers.models.auto.modeling_auto
+import transformers.pipelines  # noqa: F401
+from transformers import AutoTokenizer, GenerationMixin  # noqa: F401

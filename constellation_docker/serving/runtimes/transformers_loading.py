@@ -6,12 +6,16 @@ Nothing is ever fetched, and no code of the repository is run; a model that need
 from __future__ import annotations
 
 import os
+from pickle import UnpicklingError
 from typing import Any
 
 from ..config import Config
 from ..cpu import count_cpus
 from ..model import LoadFailed, Model
 from .repository import Repository
+
+_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError)
+"""What transformers raises on files that are missing, broken or of another kind."""
 
 _TEXT_CLASSES = {
     "text-classification": ("AutoModelForSequenceClassification", "logits"),
@@ -35,6 +39,7 @@ def load_transformers(config: Config) -> Model:
     try:
         import torch
         import transformers
+        from safetensors import SafetensorError
     except ImportError as problem:
         raise LoadFailed(f"the transformers runtime needs torch and transformers: {problem}") from None
     require_readable(repository, transformers.__version__)
@@ -43,8 +48,7 @@ def load_transformers(config: Config) -> Model:
     torch.set_num_threads(config.options.threads or count_cpus())
     try:
         return _load_task(config, repository)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError) as problem:
-        # What transformers raises on files that are missing, broken or of another kind.
+    except (SafetensorError, UnpicklingError, *_FAILURES) as problem:
         raise LoadFailed(
             f"transformers {transformers.__version__} cannot load the model for {config.task}: {_sentence(problem)}"
         ) from problem

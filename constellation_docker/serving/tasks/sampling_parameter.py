@@ -79,7 +79,9 @@ OPENAI = (
     Parameter("user", "string", "Not looked at."),
 )
 
-_REFUSED = frozenset({"adapter_id", "best_of", "decoder_input_details", "grammar", "top_n_tokens", "watermark"})
+_REFUSED = frozenset(
+    {"adapter_id", "best_of", "decoder_input_details", "grammar", "top_n_tokens", "watermark"}
+)
 """Parameters of Text Generation Inference that are not served."""
 
 
