@@ -61,12 +61,7 @@ def start() -> int:
         if row.published_at is None:
             console.print(f"[bold]· Packaging {row.key}[/]  {dagster.url}/jobs/package_model")
             _follow(client, _packaging_run(client, row))
-        deployed = store.deployment(ENVIRONMENT, row.card.model_name)
-        if (
-            deployed is None
-            or deployed.model_id != row.model_id
-            or deployed.stable_revision != deployed.revision
-        ):
+        if not _is_deployed(store, row):
             console.print(f"[bold]· Deploying it to the environment {ENVIRONMENT}[/]")
             _follow(client, client.deploy(ENVIRONMENT, row.card.model_name, tags={"user": "make demo"}))
     _show(settings, row, dagster, time.monotonic() - began)
