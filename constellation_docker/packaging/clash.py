@@ -33,7 +33,7 @@ _UNKNOWN = re.compile(
 _BUILD_FAILED = re.compile(r"Failed to (?:download and )?build `?([\w.-]+)(?:==([\w.!+-]+))?")
 _NEEDS_BUILD = re.compile(r"Wheels are required for `([\w.-]+)`")
 _NO_WHEEL = re.compile(
-    r"([A-Za-z0-9][\w.-]*)(?:[=<>!~][^\s]*)? has no wheels with a matching|does not satisfy Python",
+    r"([A-Za-z0-9][\w.-]*)(?:[=<>!~][^\s]*)? has no wheels with a matching|does not satisfy Python|requires Python [<>=!~]",
     re.IGNORECASE,
 )
 _REFUSED = re.compile(
@@ -71,7 +71,7 @@ def _explain_clash(complaint: str, question: Question, uv: UvRunner) -> LockErro
         "lines": [{"text": line.text, "origin": line.origin} for line in lines],
         "explanation": complaint,
     }
-    if _NO_WHEEL.search(complaint):
+    if len(lines) == 1 and _NO_WHEEL.search(complaint):
         return NoMatchingWheel(
             f"{_joined(lines)} cannot be installed on Python {question.python} ({question.platform}).",
             remedy="Give a version that has wheels for this Python, or choose another base image.",

@@ -80,7 +80,7 @@ def _read_handler(tree: ast.Module, path: str) -> None:
                 "handler",
                 f'{_CLASS} must take the model\'s directory: def __init__(self, path="")',
             )
-    elif not _takes(start, "path"):
+    elif not _takes_one(start):
         _say(
             path,
             start.lineno,
@@ -94,7 +94,7 @@ def _read_handler(tree: ast.Module, path: str) -> None:
         }  # fmt: skip
         if is_alone and "__call__" not in assigned:
             _say(path, found.lineno, "handler", f"{_CLASS} has no method def __call__(self, data)")
-    elif not _takes(call, None):
+    elif not _takes_one(call):
         _say(
             path,
             call.lineno,
@@ -123,23 +123,15 @@ def _defined(body: list[ast.stmt]) -> ast.stmt | None:
     return found
 
 
-def _takes(function: ast.FunctionDef | ast.AsyncFunctionDef, name: str | None) -> bool:
-    """Whether a method may be called with one argument, by position; every other has a default."""
+def _takes_one(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a method may be called with one argument, by position."""
     given = function.args
-    if any(
-        isinstance(decorator, ast.Name) and decorator.id == "staticmethod"
-        for decorator in function.decorator_list
-    ):
+    if any(isinstance(node, ast.Name) and node.id == "staticmethod" for node in function.decorator_list):
         return False
     positional = [*given.posonlyargs, *given.args]
     required = len(positional) - len(given.defaults)
-    keywords_needed = [
-        a for a, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default is None
-    ]
-    if name and [argument.arg for argument in keywords_needed] == [name]:
-        return required <= 1
     takes_one = len(positional) >= 2 or given.vararg is not None
-    return takes_one and required <= 2 and not keywords_needed
+    return takes_one and required <= 2 and all(default is not None for default in given.kw_defaults)
 
 
 if __name__ == "__main__":

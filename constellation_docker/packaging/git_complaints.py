@@ -153,10 +153,13 @@ _COMPLAINTS: tuple[tuple[str, Callable[[RepositoryAddress], SourceError]], ...] 
      r"|returned error: (5\d\d|429)|early eof|rpc failed|unexpected disconnect|hung up|no route to host"
      r"|network is unreachable|operation too slow|empty reply|temporary failure|unexpectedly|dial tcp|connect to host",
      _unreachable),
+    # All that is left where a server ends the conversation without a word of its own.
+    (r"could not read from remote repository", _not_found),
 )  # fmt: skip
 
 
 def _last_complaint(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     complaints = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines
-    return (complaints[-1] if complaints else "it says nothing").partition(": ")[2] or "it says nothing"
+    last = complaints[-1].partition(": ")[2].rstrip(".") if complaints else ""
+    return last or "it says nothing"

@@ -6,6 +6,7 @@ Nothing of the repository is imported or unpickled here; its JSON is read as dat
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -25,6 +26,8 @@ ONNX_TASKS = frozenset(
         "sentence-similarity",
         "fill-mask",
         "image-classification",
+        "tabular-classification",
+        "tabular-regression",
     }
 )
 """What the onnx runtime of the inference server serves."""
@@ -60,18 +63,7 @@ _ARCHITECTURES = (
     ("ForCTC", "automatic-speech-recognition"),
     ("ForConditionalGeneration", "text2text-generation"),
 )
-_ENCODERS = (
-    "Bert",
-    "MPNet",
-    "Roberta",
-    "DeBerta",
-    "Deberta",
-    "Electra",
-    "Albert",
-    "XLM",
-    "Camembert",
-    "Nomic",
-)
+_ENCODERS = re.compile(r"bert|mpnet|electra|xlm|nomic|gte|e5", re.IGNORECASE)
 
 
 class Runtime(StrEnum):
@@ -315,6 +307,8 @@ def _choose_transformers(contents: _Contents, card: ModelCard, reason: str) -> R
 
 def _missing_for_onnx(contents: _Contents, task: str) -> str | None:
     """The file that the onnx runtime needs for a task and that is not there."""
+    if task.startswith("tabular-"):
+        return None
     if task == "image-classification":
         return None if contents.has_preprocessor else "preprocessor_config.json"
     return None if contents.has_tokenizer else "tokenizer.json"
@@ -332,7 +326,7 @@ def _resolve_task(contents: _Contents, card: ModelCard) -> str:
         for ending, task in _ARCHITECTURES:
             if name.endswith(ending):
                 return task
-        if name.endswith("Model") and name.startswith(_ENCODERS):
+        if name.endswith("Model") and _ENCODERS.search(name):
             return "feature-extraction"
     raise TaskUnknown(
         f"Neither the card of {card.key} nor config.json says which task it serves"
