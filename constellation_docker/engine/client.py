@@ -87,6 +87,9 @@ def open_client(address: EngineAddress, api_version: str, timeout_seconds: float
         timeout=timeout_seconds,  # type: ignore[arg-type]  # requests takes fractions, the stubs do not say so
         tls=address.tls or False,
     )
+    # Without this, requests puts REQUESTS_CA_BUNDLE above the engine's own authority, sends the traffic through web
+    # proxies and looks for a password in ~/.netrc.
+    client.trust_env = False
     if address.is_ssh:
         client.mount("http+docker://", SshAdapter(address.url, timeout_seconds))
     return client

@@ -49,7 +49,8 @@ class Execution(Connection):
             command: Program and arguments; no shell.
             user: `user[:group]`; empty: the container's own.
             environment: Further environment variables.
-            stdin: What the command reads; None: nothing.
+            stdin: What the command reads; None: nothing. With an engine behind TLS the container needs `sh` and `head`
+                for it, because TLS cannot close one direction to say that the input has ended.
             timeout_seconds: Longest wait; the command itself is not ended by it, the engine has no call for that.
             is_cancelled: Asked about ten times a second.
 
@@ -59,6 +60,9 @@ class Execution(Connection):
             DeadlineExceeded: The command takes longer than `timeout_seconds`.
         """
         doing = f"running {command[0]} in container {container}"
+        is_secured = self.address.tls is not None
+        if stdin is not None and is_secured:
+            command = ["sh", "-c", 'head -c "$0" | "$@"', str(len(stdin)), *command]
         with self._calling(doing) as client:
             answer = client.ask(
                 "POST",
@@ -83,7 +87,10 @@ class Execution(Connection):
                 body={"Detach": False, "Tty": False},
                 is_stream=True,
             )
-            if stdin is not None:
+            if stdin is not None and is_secured:
+                # OpenSSL cannot read and write one connection at the same time.
+                _connection(answer).sendall(stdin)
+            elif stdin is not None:
                 _feed(answer, stdin)
             return answer
 
@@ -108,15 +115,19 @@ class Execution(Connection):
 
 def _feed(response: requests.Response, data: bytes) -> None:
     """Write a command's input to the connection under its output, and close that half of it."""
-    reader: Any = response.raw._fp.fp  # type: ignore[union-attr]
+    connection = _connection(response)
 
     def write() -> None:
         # A command may end without reading everything.
         with contextlib.suppress(OSError):
-            connection = reader.raw._sock
             connection.sendall(data)
-            # Unbound: SSLSocket's own shutdown would end both directions.
-            socket.socket.shutdown(connection, socket.SHUT_WR)
+            connection.shutdown(socket.SHUT_WR)
 
     # Beside the reading, because a command that answers before it has read everything would block both.
     threading.Thread(target=write, name="engine-stdin", daemon=True).start()
+
+
+def _connection(response: requests.Response) -> socket.socket:
+    reader: Any = response.raw._fp.fp  # type: ignore[union-attr]
+    connection: socket.socket = reader.raw._sock
+    return connection
