@@ -9,20 +9,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import os
-import platform as machine
-import re
-import shutil
-import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from constellation_docker.engine import (
     DeadlineExceeded,
@@ -31,39 +24,21 @@ from constellation_docker.engine import (
     ImageReference,
     RegistryError,
 )
-from constellation_docker.errors import ConstellationError
-from constellation_docker.packaging.debian_rootfs import (
-    EPOCH,
-    USER_ID,
-    Recipe,
-    SealedLayer,
-    plan_recipe,
-    plan_sources,
-    render_command,
-    render_hook,
-    seal_layer,
+from constellation_docker.packaging.debian_image import (
+    BALANCER_COMMAND,
+    LABEL,
+    BaseImageUnavailable,
+    load_debian_image,
+    render_archive,
 )
+from constellation_docker.packaging.debian_rootfs import USER_ID, Recipe, plan_recipe
 from constellation_docker.settings import BaseImageSettings
+
+__all__ = ["BaseImage", "BaseImageUnavailable", "Kind", "ensure_base_image"]
 
 Kind = Literal["python", "balancer"]
 
 REGISTRY_SECONDS = 5.0  # a registry that takes longer to answer one question is not there
-DEBIAN_SECONDS = 900.0
-LABEL = "constellation.base"
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class BaseImageUnavailable(ConstellationError):
-    """A base image can be had neither from a registry nor from Debian packages."""
-
-    code = "base_image_unavailable"
-
-
-class DebianMirrorUnreachable(BaseImageUnavailable):
-    """The Debian mirror does not answer."""
-
-    code = "debian_mirror_unreachable"
-    is_transient: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -277,7 +252,6 @@ CMD {command}
 STOPSIGNAL SIGUSR1
 USER {user}:{user}
 """
-_BALANCER_COMMAND = ["haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
 
 
 def _balancer_upon(
@@ -285,10 +259,12 @@ def _balancer_upon(
 ) -> BaseImage:
     """The registry's HAProxy with socat, and with the user and the folders that the packages' one has."""
     pinned = _pinned(ImageReference.parse(wanted), facts)
-    dockerfile = _BALANCER_DOCKERFILE.format(base=pinned, user=USER_ID, command=json.dumps(_BALANCER_COMMAND))
+    dockerfile = _BALANCER_DOCKERFILE.format(base=pinned, user=USER_ID, command=json.dumps(BALANCER_COMMAND))
     tag = f"{_repository(kind)}{hashlib.sha256(dockerfile.encode()).hexdigest()[:16]}"
     labels = {f"{LABEL}.kind": "balancer", f"{LABEL}.source": wanted, f"{LABEL}.upon": pinned}
-    engine.build([_archive({"Dockerfile": dockerfile.encode()})], tag=tag, labels=labels, on_line=on_line)
+    engine.build(
+        [render_archive({"Dockerfile": dockerfile.encode()})], tag=tag, labels=labels, on_line=on_line
+    )
     return _described(engine.require_image(tag), kind, "registry")
 
 
@@ -304,164 +280,10 @@ def _from_debian(
     refresh: bool,
 ) -> BaseImage:
     made = _newest(engine, recipe.kind, {f"{LABEL}.recipe": recipe.digest})
-    if made is not None and not refresh:
-        return _described(made, recipe.kind, "debian")
-    _require_mmdebstrap(on_line)
-    on_line(f"Unpacking Debian {recipe.suite} packages for the {recipe.kind} base image.")
-    with tempfile.TemporaryDirectory(prefix="constellation-base-") as folder:
-        Path(folder).chmod(0o711)  # apt downloads as a user of its own
-        unpacked, layer = Path(folder, "unpacked.tar"), Path(folder, "layer.tar")
-        _unpack(recipe, unpacked, settings, on_line)
-        sealed = seal_layer(unpacked, layer, recipe.kind)
-        unpacked.unlink()
-        config = render_image_config(recipe, sealed)
-        image_digest = hashlib.sha256(config).hexdigest()
-        tag = f"{_repository(recipe.kind)}{recipe.suite}-{image_digest[:16]}"
-        on_line(f"Loading {tag} ({sealed.size_bytes / 1e6:.0f} MB).")
-        engine.load_image(_image_archive(tag, config, image_digest, layer))
-    return _described(engine.require_image(tag), recipe.kind, "debian")
-
-
-def render_image_config(recipe: Recipe, sealed: SealedLayer) -> bytes:
-    """The image's configuration, without the time of its making, so that equal layers give equal image ids.
-
-    Format: https://github.com/moby/docker-image-spec/blob/v1.3.1/spec.md
-    """
-    labels = {
-        f"{LABEL}.kind": recipe.kind,
-        f"{LABEL}.recipe": recipe.digest,
-        f"{LABEL}.suite": recipe.suite,
-        f"{LABEL}.libc": f"manylinux_{(sealed.libc_version or '2.17').replace('.', '_')}",
-    }
-    config: dict[str, Any] = {"Env": [f"PATH={PATH}", "LANG=C.UTF-8"], "Labels": labels}
-    if recipe.kind == "python":
-        labels[f"{LABEL}.python-version"] = sealed.python_version or ""
-        labels[f"{LABEL}.python-path"] = sealed.python_path or ""
-        config["Cmd"] = ["python3"]
-    else:
-        config |= {"Cmd": _BALANCER_COMMAND, "StopSignal": "SIGUSR1", "User": f"{USER_ID}:{USER_ID}"}
-    # A time that belongs to the content: the newest of several images of one recipe is known by it.
-    created = datetime.fromtimestamp(sealed.packaged, UTC).isoformat().replace("+00:00", "Z")
-    image = {
-        "architecture": recipe.architecture,
-        "os": "linux",
-        "created": created,
-        "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [sealed.digest]},
-        "history": [
-            {"created": created, "created_by": f"mmdebstrap {recipe.suite} {' '.join(recipe.packages)}"}
-        ],
-    }
-    return json.dumps(image, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _image_archive(tag: str, config: bytes, digest: str, layer: Path) -> Iterator[bytes]:
-    """An archive as `docker save` writes it, in pieces."""
-    manifest = json.dumps([{"Config": f"{digest}.json", "RepoTags": [tag], "Layers": ["layer.tar"]}])
-    size = layer.stat().st_size
-    # A small archive without its two closing blocks, then the layer as one more member, then the closing blocks.
-    yield _archive({f"{digest}.json": config, "manifest.json": manifest.encode()}, is_open=True)
-    member = tarfile.TarInfo("layer.tar")
-    member.size, member.mtime = size, EPOCH
-    yield member.tobuf(tarfile.GNU_FORMAT)
-    with layer.open("rb") as file:
-        while piece := file.read(1024 * 1024):
-            yield piece
-    yield b"\0" * (-size % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE)
-
-
-def _archive(files: Mapping[str, bytes], *, is_open: bool = False) -> bytes:
-    packed = io.BytesIO()
-    for name, content in files.items():
-        member = tarfile.TarInfo(name)
-        member.size, member.mtime = len(content), EPOCH
-        packed.write(member.tobuf(tarfile.GNU_FORMAT))
-        packed.write(content + b"\0" * (-len(content) % tarfile.BLOCKSIZE))
-    if not is_open:
-        packed.write(b"\0" * (2 * tarfile.BLOCKSIZE))
-    return packed.getvalue()
-
-
-def _unpack(
-    recipe: Recipe, target: Path, settings: BaseImageSettings, on_line: Callable[[str], None]
-) -> None:
-    hook = target.with_name("hook.sh")
-    hook.write_text(render_hook(), encoding="utf-8")
-    hook.chmod(0o755)
-    sources = plan_sources(recipe.suite, settings.debian_mirror, *_machine_sources())
-    lines: list[str] = []
-    with subprocess.Popen(
-        render_command(recipe, target, hook, sources),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "TMPDIR": str(target.parent)},
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(sources)
-        process.stdin.close()
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            on_line(line.rstrip())
-    if process.returncode != 0:
-        raise _failure(recipe, lines)
-
-
-def _failure(recipe: Recipe, lines: list[str]) -> BaseImageUnavailable:
-    text = "\n".join(lines)
-    reason = next(
-        (line for line in lines if re.match(r"(E|Err|W):? ", line)), lines[-1] if lines else "no output"
-    )
-    away = r"Temporary failure resolving|Could not resolve|Could not connect|Connection (refused|timed out|failed)|Unable to connect"
-    kind = DebianMirrorUnreachable if re.search(away, text) else BaseImageUnavailable
-    return kind(
-        f"The {recipe.kind} base image cannot be made of Debian {recipe.suite} packages: {reason.strip()}.",
-        remedy="Check that this machine reaches a Debian mirror, or name one in the setting base_image.debian_mirror.",
-        log_tail=lines[-40:],
-    )
-
-
-def _machine_sources() -> tuple[str | None, dict[str, str]]:
-    """This machine's Debian suite (None where it is none) and its apt sources."""
-    facts: Mapping[str, str] = {}
-    with contextlib.suppress(OSError):
-        facts = machine.freedesktop_os_release()
-    if facts.get("ID") != "debian":
-        return None, {}
-    files = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
-    texts = {
-        str(file): file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()
-    }
-    return facts.get("VERSION_CODENAME"), texts
-
-
-def _require_mmdebstrap(on_line: Callable[[str], None]) -> None:
-    if shutil.which("mmdebstrap"):
-        return
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        on_line("Installing mmdebstrap.")
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        install = [
-            "apt-get",
-            "install",
-            "-y",
-            "-qq",
-            "--no-install-recommends",
-            "-o",
-            "DPkg::Lock::Timeout=300",
-            "mmdebstrap",
-            "debian-archive-keyring",
-        ]
-        for command in (install, ["apt-get", "update", "-qq"], install):
-            subprocess.run(command, env=environment, capture_output=True, check=False, timeout=DEBIAN_SECONDS)
-            if shutil.which("mmdebstrap"):
-                return
-    raise BaseImageUnavailable(
-        "No base image can be made of Debian packages, because mmdebstrap is missing.",
-        remedy="Install it (`apt-get install mmdebstrap`), or let the engine reach a registry and set base_image.origin.",
-    )
+    if made is None or refresh:
+        tag = load_debian_image(engine, recipe, _repository(recipe.kind), settings.debian_mirror, on_line)
+        made = engine.require_image(tag)
+    return _described(made, recipe.kind, "debian")
 
 
 @contextlib.contextmanager

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from constellation_docker.engine import Engine, RegistryUnreachable
-from constellation_docker.packaging import base_image, debian_rootfs
+from constellation_docker.packaging import base_image, debian_image, debian_rootfs
+from constellation_docker.packaging.apt_sources import plan_sources
 from constellation_docker.packaging.base_image import BaseImage, BaseImageUnavailable, ensure_base_image
 from constellation_docker.packaging.debian_rootfs import (
     plan_recipe,
-    plan_sources,
     render_command,
     seal_layer,
     stays,
@@ -280,8 +280,8 @@ def test_without_mmdebstrap_and_without_root_it_is_one_clear_sentence(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_image, "_newest", lambda *_: None)
-    monkeypatch.setattr(base_image.shutil, "which", lambda _: None)
-    monkeypatch.setattr(base_image.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(debian_image.shutil, "which", lambda _: None)
+    monkeypatch.setattr(debian_image.os, "geteuid", lambda: 1000)
     with pytest.raises(BaseImageUnavailable) as caught:
         ensure_base_image(engine, "python", DEBIAN, print)
     assert "mmdebstrap is missing" in caught.value.message
@@ -292,7 +292,7 @@ def test_a_mirror_that_does_not_answer_may_be_tried_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = BaseImageSettings(origin="debian", debian_mirror=f"http://127.0.0.1:{free_port()}/debian")
-    with pytest.raises(base_image.DebianMirrorUnreachable) as caught:
+    with pytest.raises(debian_image.DebianMirrorUnreachable) as caught:
         ensure_base_image(engine, "python", settings, print, refresh=True)
     assert caught.value.is_transient
     assert "base_image.debian_mirror" in caught.value.remedy
