@@ -130,7 +130,7 @@ def show(key: str, as_json: bool) -> None:
 def remove(key: str, as_json: bool) -> None:
     """Mark a model version as removed. Its name and version stay used, its image and containers stay as they are."""
     with _store() as store:
-        row = store.remove(_row(store, key).model_id)
+        row = store.remove(store.id_of(*_split(key)))
     if as_json:
         _print_json(_facts(row))
     else:
@@ -164,17 +164,17 @@ def _store() -> Iterator[CardStore]:
 
 
 def _row(store: CardStore, key: str) -> ModelRow:
-    from constellation_docker.cards.records import not_found
+    name, version = _split(key)
+    return store.get(store.id_of(name, version))
 
+
+def _split(key: str) -> tuple[str, str]:
     name, separator, version = key.rpartition("@")
     if not separator:
         raise InvalidInput(
             f"{key!r} is not NAME@VERSION.", remedy="Write it as `cards list` shows it: acme/x@1.0.0."
         )
-    row = store.find(name, version)
-    if row is None:
-        raise not_found(key)
-    return row
+    return name, version
 
 
 def _facts(row: ModelRow | InvalidRow) -> dict[str, Any]:

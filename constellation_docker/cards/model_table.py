@@ -132,6 +132,19 @@ class ModelTable:
             record = find_record(session, model_name, model_version)
         return self._one(record, "") if record else None
 
+    def id_of(self, model_name: str, model_version: str) -> str:
+        """The id of a model version, also of one that cannot be used.
+
+        Raises:
+            CardNotFound: There is none.
+        """
+        if is_storable(model_name, model_version):
+            with self._database.reading() as session:
+                record = find_record(session, model_name, model_version)
+            if record is not None:
+                return record.model_id
+        raise not_found(f"{model_name}@{model_version}")
+
     def _record(self, model_id: str) -> ModelCardRecord | None:
         try:
             known_form = checked_uuid(model_id)

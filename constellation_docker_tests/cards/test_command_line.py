@@ -147,6 +147,9 @@ def test_a_row_that_cannot_be_used_is_listed_with_its_problem(run: Run, card_fil
     assert "invalid" in listed.out
     assert "model_name" in listed.error
     assert [row["state"] for row in run("cards", "list", "--json").json] == ["invalid", "registered"]
+    assert "model_name" in run("cards", "show", "a b@1").error
+    assert run("cards", "remove", "a b@1").status == 0
+    assert [row["state"] for row in run("cards", "list", "--json").json] == ["registered"]
 
 
 def test_a_store_that_does_not_answer_is_told_in_one_line(
