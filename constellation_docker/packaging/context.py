@@ -8,6 +8,7 @@ wheels, credentials) lies under `build/`, which the Dockerfile mounts and never 
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ def stream_context(files: Sequence[ContextFile]) -> Iterator[bytes]:
 
 
 def write_context(files: Iterable[ContextFile], directory: Path) -> None:
-    """Write the context to an empty directory, for `docker buildx build`."""
+    """Write the context to an empty directory, for `docker buildx build`, which takes times from the disk."""
     for file in files:
         path = directory / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,6 +164,10 @@ def write_context(files: Iterable[ContextFile], directory: Path) -> None:
             for piece in _content(file):
                 written.write(piece)
         path.chmod(file.mode)
+    for path in sorted(directory.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+        os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
 
 
 def _ordered(files: Iterable[ContextFile]) -> tuple[ContextFile, ...]:

@@ -1,6 +1,7 @@
 """The Dockerfile, as text.
 
-It is an ordinary multi-stage file: `docker buildx build` on a written-out context builds the same layers.
+It is an ordinary multi-stage file, which `docker buildx build` takes, too, on a context that was written out.
+(It gives directories of its context the time of the build; only there the layers then differ from ours.)
 Layers lie in the order in which they change least: base, environment, server, model, card.
 """
 

@@ -35,6 +35,8 @@ from constellation_docker.settings import Settings
 RECIPE_LABEL = "constellation.recipe"
 ROLE_LABEL = "constellation.role"
 ENVIRONMENT_LABEL = "constellation.environment"
+EXPIRES_LABEL = "constellation.expires"
+"""On containers that a trial makes: when whoever finds one may remove it, in seconds since 1970."""
 _LAYERS = ("environment", "server", "model", "card")
 _SHELL_TOOLS = (
     ("/usr/bin/curl", ["-fsS", "-o", "/dev/null", "{url}"]),
@@ -187,7 +189,7 @@ def build_image(
     """
     started = time.monotonic()
     workshop = _Workshop(recipe, engine, settings, on_line, is_cancelled)
-    known = None if is_fresh else find_built_image(recipe, engine)
+    known = None if is_fresh else find_built_image(recipe, engine, prefix=workshop.prefix)
     steps: tuple[BuildStep, ...] = ()
     text = recipe.dockerfile
     if known is not None:
@@ -223,10 +225,16 @@ def build_image(
     )
 
 
-def find_built_image(recipe: ImageRecipe, engine: Engine) -> ImageFacts | None:
-    """The image that was built from this very recipe, if the engine has it."""
-    found = engine.list_images({RECIPE_LABEL: recipe.digest, ROLE_LABEL: "model"})
-    return engine.image(found[0].id) if found else None
+def find_built_image(recipe: ImageRecipe, engine: Engine, *, prefix: str) -> ImageFacts | None:
+    """The image that was built from this very recipe, if the engine has it.
+
+    Only under a name of the model's own: what somebody builds upon our image inherits its labels.
+    """
+    repository = f"{prefix}/{recipe.name.partition(':')[0]}"
+    for image in engine.list_images({RECIPE_LABEL: recipe.digest, ROLE_LABEL: "model"}):
+        if any(tag.rpartition(":")[0] == repository for tag in image.tags):
+            return engine.image(image.id)
+    return None
 
 
 def remove_unused_environments(engine: Engine, *, prefix: str) -> tuple[str, ...]:
@@ -336,7 +344,12 @@ def _health_command(workshop: _Workshop, facts: ImageFacts) -> list[str] | None:
     url = f"http://127.0.0.1:{workshop.recipe.port}{workshop.recipe.ready_path}"
     container = workshop.engine.create_container(
         f"constellation-look-{workshop.recipe.digest.partition(':')[2][:12]}-{time.monotonic_ns()}",
-        {"Image": facts.id, "Labels": {ROLE_LABEL: "verification"}, "Entrypoint": ["/"], "Cmd": []},
+        {
+            "Image": facts.id,
+            "Labels": {ROLE_LABEL: "verification", EXPIRES_LABEL: f"{time.time() + 600:.0f}"},
+            "Entrypoint": ["/"],
+            "Cmd": [],
+        },
     )
     try:
         for program, arguments in _SHELL_TOOLS:

@@ -30,7 +30,7 @@ from constellation_docker.packaging.runtime import Runtime
 from constellation_docker.packaging.source import Source
 from constellation_docker.packaging.verification import verify_image
 from constellation_docker.settings import IndexSettings, Settings, VerificationSettings
-from constellation_docker_tests.fixtures.engine import PrivateEngine
+from constellation_docker_tests.fixtures.engine import PrivateEngine, build_context
 from constellation_docker_tests.packaging.images import (
     IMAGE_PREFIX,
     make_card,
@@ -96,6 +96,22 @@ def test_an_unchanged_model_is_not_built_again(
     assert again.image_id == first.image_id
     assert again.steps == ()
     assert again.recipe_digest == first.recipe_digest == first.labels["constellation.recipe"]
+
+
+def test_an_image_that_somebody_built_upon_ours_is_not_taken_for_ours(
+    python_base: BaseImage, built: Build, engine: Engine, tmp_path: Path
+) -> None:
+    recipe = make_recipe(
+        python_base, make_source(tmp_path / "r", {"model.onnx": b"\x03"}), make_card("tests/ours")
+    )
+    first = built(recipe)
+    theirs = engine.build(
+        build_context({"Dockerfile": f"FROM {first.tag}\nENV THEIRS=1\n"}), tag=f"{IMAGE_PREFIX}/theirs:1"
+    )
+    try:
+        assert built(recipe).image_id == first.image_id
+    finally:
+        engine.remove_image(theirs.image_id, force=True)
 
 
 def test_the_same_inputs_give_the_same_layers_from_an_empty_cache(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from constellation_docker.packaging.verification.probes import plan_malformed
 from constellation_docker.packaging.verification.relay import NoAnswer, parse_answer
 from constellation_docker.settings import VerificationSettings
 from constellation_docker_tests.fixtures.deadline import wait_for
+from constellation_docker_tests.fixtures.engine import build_context
 from constellation_docker_tests.packaging.images import make_card
 
 QUICK = VerificationSettings(ready_deadline_seconds=20, request_timeout_seconds=10, stop_grace_seconds=10)
@@ -186,16 +186,10 @@ def test_a_failed_report_raises_one_sentence_with_the_log(stand_in_image: BuiltI
 
 
 def test_a_program_that_is_not_there_is_told_of(stand_in_image: BuiltImage, engine: Engine) -> None:
-    with engine.temporary_container(
-        f"constellation-test-{os.getpid()}",
-        {"Image": stand_in_image.image_id, "Labels": {"constellation.test": "d"}},
-    ):
-        # An image whose entry point does not exist, made of the good one.
-        broken = engine.build(
-            [_context(f'FROM {stand_in_image.tag}\nENTRYPOINT ["/nowhere"]\n')],
-            tag="constellation-test/broken:1",
-            labels={"constellation.test": "d"},
-        )
+    broken = engine.build(
+        build_context({"Dockerfile": f'FROM {stand_in_image.tag}\nENTRYPOINT ["/nowhere"]\n'}),
+        tag="constellation-test/broken:1",
+    )
     try:
         image = stand_in_image.model_copy(update={"image_id": broken.image_id})
         name, message = only_failure(verify(image, engine))
@@ -207,9 +201,8 @@ def test_a_program_that_is_not_there_is_told_of(stand_in_image: BuiltImage, engi
 
 def test_an_image_that_runs_as_root_is_refused(stand_in_image: BuiltImage, engine: Engine) -> None:
     rooted = engine.build(
-        [_context(f"FROM {stand_in_image.tag}\nUSER root\n")],
+        build_context({"Dockerfile": f"FROM {stand_in_image.tag}\nUSER root\n"}),
         tag="constellation-test/rooted:1",
-        labels={"constellation.test": "d"},
     )
     try:
         image = stand_in_image.model_copy(update={"image_id": rooted.image_id})
@@ -255,6 +248,24 @@ def test_what_a_killed_verification_left_behind_is_found_by_its_label(
     assert remove_stale_verifications(engine, run_id=runs.pop())
     assert not _verifications(engine, image.model)
     assert verify(stand_in_image, engine).passed
+
+
+def test_only_what_has_outlived_its_verification_is_removed(
+    stand_in_image: BuiltImage, engine: Engine
+) -> None:
+    def container(name: str, expires_at: float) -> str:
+        labels = {"constellation.role": "verification", "constellation.expires": f"{expires_at:.0f}"}
+        config = {"Image": stand_in_image.image_id, "Labels": labels}
+        return engine.create_container(f"constellation-test-{name}-{os.getpid()}", config)
+
+    stale, fresh = container("stale", 1), container("fresh", time.time() + 600)
+    try:
+        assert verify(stand_in_image, engine).passed
+        assert engine.container(stale) is None
+        assert engine.container(fresh) is not None
+    finally:
+        engine.remove(fresh, force=True)
+        engine.remove(stale, force=True)
 
 
 def test_malformed_requests_suit_the_runtime() -> None:
@@ -350,12 +361,3 @@ def test_what_is_no_answer_is_told_of(wire: bytes) -> None:
 
 def _verifications(engine: Engine, model: str) -> list[dict[str, Any]]:
     return engine.list_containers({"constellation.role": "verification", "constellation.subject": model})
-
-
-def _context(dockerfile: str) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        member = tarfile.TarInfo("Dockerfile")
-        member.size = len(dockerfile.encode())
-        archive.addfile(member, io.BytesIO(dockerfile.encode()))
-    return packed.getvalue()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from constellation_docker.cards import ModelCard
 from constellation_docker.cards.quantities import byte_count
 from constellation_docker.engine import Engine
-from constellation_docker.packaging.image import BuiltImage
+from constellation_docker.packaging.image import EXPIRES_LABEL, ROLE_LABEL, BuiltImage
 
-VERIFICATION_LABELS = {"constellation.role": "verification"}
+VERIFICATION_LABELS = {ROLE_LABEL: "verification"}
 RUN_LABEL = "constellation.run"
 SECOND = 1_000_000_000
 """In the engine's unit of time, nanoseconds."""
@@ -20,7 +21,7 @@ _PLACEHOLDER = "placeholder"
 
 
 def render_container(
-    image: BuiltImage, card: ModelCard, *, run_id: str, ready_deadline_seconds: float
+    image: BuiltImage, card: ModelCard, *, run_id: str, expires_at: float, ready_deadline_seconds: float
 ) -> dict[str, Any]:
     """The body of `POST /containers/create` for the container that is verified.
 
@@ -29,6 +30,7 @@ def render_container(
         card: Gives limits and variables. Secrets are stood in for by a placeholder: code that nobody trusts
             yet gets none.
         run_id: Labels what belongs to this verification.
+        expires_at: When it may be removed by whoever finds it, in seconds since 1970.
         ready_deadline_seconds: Longest that its health check may fail at first.
     """
     resources = card.serving.resources
@@ -37,7 +39,7 @@ def render_container(
     return {
         "Image": image.image_id,
         "Env": [f"{name}={value}" for name, value in sorted(variables.items())],
-        "Labels": _labels(run_id, image.model),
+        "Labels": _labels(run_id, image.model, expires_at),
         # The image's own test, more often than in production, so that nobody waits for it.
         "Healthcheck": {
             "Interval": SECOND,
@@ -61,7 +63,7 @@ def render_container(
 
 
 def render_relay(
-    image: BuiltImage, beside: str, *, run_id: str, command: Sequence[str], lifetime_seconds: float
+    image: BuiltImage, beside: str, *, run_id: str, expires_at: float, command: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The body for a container of the base image that shares the network of another container.
 
@@ -69,16 +71,16 @@ def render_relay(
         image: Its base gives the image and its Python.
         beside: Id of the container whose network is shared.
         run_id: Labels what belongs to this verification.
+        expires_at: When it may be removed by whoever finds it, in seconds since 1970.
         command: Arguments of its Python; none: it just stays, so that programs can be run in it.
-        lifetime_seconds: Longest that it stays by itself.
     """
-    staying = ["-c", f"import time; time.sleep({lifetime_seconds:.0f})"]
+    staying = ["-c", f"import time; time.sleep(max(0, {expires_at:.0f} - time.time()))"]
     return {
         "Image": image.base.reference,
         "Entrypoint": [image.base.python_path or "python3"],
         "Cmd": list(command) or staying,
         "User": "65534:65534",
-        "Labels": _labels(run_id, image.model),
+        "Labels": _labels(run_id, image.model, expires_at),
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
             **_confined(),
@@ -90,12 +92,15 @@ def render_relay(
     }
 
 
-def remove_stale_verifications(engine: Engine, *, run_id: str | None = None) -> tuple[str, ...]:
+def remove_stale_verifications(
+    engine: Engine, *, run_id: str | None = None, now: Callable[[], float] = time.time
+) -> tuple[str, ...]:
     """Remove containers that a verification left behind when its process was killed.
 
     Args:
         engine: Where.
-        run_id: Only those of this verification; None: all, so do not call it beside one that runs.
+        run_id: All of this verification; None: of any, once they have outlived the longest that one takes.
+        now: Seconds since 1970.
 
     Returns:
         Names of the removed containers.
@@ -103,7 +108,8 @@ def remove_stale_verifications(engine: Engine, *, run_id: str | None = None) -> 
     labels: Mapping[str, str | None] = {**VERIFICATION_LABELS, **({RUN_LABEL: run_id} if run_id else {})}
     removed = []
     for row in engine.list_containers(labels):
-        if engine.remove(row["Id"], force=True):
+        is_stale = run_id is not None or float(row["Labels"].get(EXPIRES_LABEL) or 0) < now()
+        if is_stale and engine.remove(row["Id"], force=True):
             removed.append(str(row["Names"][0]).lstrip("/"))
     return tuple(removed)
 
@@ -118,5 +124,10 @@ def _confined() -> dict[str, Any]:
     }
 
 
-def _labels(run_id: str, model: str) -> dict[str, str]:
-    return {**VERIFICATION_LABELS, RUN_LABEL: run_id, "constellation.subject": model}
+def _labels(run_id: str, model: str, expires_at: float) -> dict[str, str]:
+    return {
+        **VERIFICATION_LABELS,
+        RUN_LABEL: run_id,
+        EXPIRES_LABEL: f"{expires_at:.0f}",
+        "constellation.subject": model,
+    }

@@ -127,6 +127,7 @@ def stop_with_requests_in_flight(
     *,
     name: str,
     run_id: str,
+    expires_at: float,
     grace_seconds: float,
     timeout_seconds: float,
 ) -> Stopping:
@@ -139,13 +140,14 @@ def stop_with_requests_in_flight(
         example: A request that the server has answered before.
         name: Name of the container that holds the requests.
         run_id: Labels what belongs to this verification.
+        expires_at: When what is made may be removed by whoever finds it, in seconds since 1970.
         grace_seconds: Longest from SIGTERM to the container's end.
         timeout_seconds: Longest for one answer.
     """
     body, kind = example.wire_body()
     held = ["-I", "-S", "-c", RELAY_TEXT, "hold", str(image.port), "/", f"{timeout_seconds:.1f}"]
     held += [base64.b64encode(body).decode(), str(IN_FLIGHT), kind]
-    config = render_relay(image, container, run_id=run_id, command=held, lifetime_seconds=timeout_seconds)
+    config = render_relay(image, container, run_id=run_id, expires_at=expires_at, command=held)
     told: dict[str, Any] = {}
     with engine.temporary_container(name, config) as holder:
         engine.start(holder)

@@ -62,6 +62,7 @@ class _Trial:
     settings: VerificationSettings
     on_line: Callable[[str], None]
     run_id: str
+    began: float = field(default_factory=time.time)
     container: str = ""
     results: list[CheckResult] = field(default_factory=list)
     answered: list[Example] = field(default_factory=list)
@@ -71,6 +72,13 @@ class _Trial:
         """Longest until ready: the card's, or else the setting's."""
         own = self.card.serving.deploy.healthy_deadline
         return duration_seconds(own) if own else self.settings.ready_deadline_seconds
+
+    @property
+    def expires_at(self) -> float:
+        """When all of it must be over, in seconds since 1970."""
+        one = self.settings.request_timeout_seconds + 30
+        grace = grace_of(self.card, self.settings.stop_grace_seconds)
+        return self.began + self.deadline_seconds + one * (self.settings.max_examples + 10) + grace
 
     def note(self, result: CheckResult) -> bool:
         """Keep a check's result and tell of it. Returns whether it passed."""
@@ -91,7 +99,8 @@ def verify_image(
     """Try a built image before anyone may use it.
 
     Its container runs as in production: non-root, on a read-only root, without capabilities, within the
-    card's limits; and it has no network at all. Whatever is made for it is removed again.
+    card's limits; and it has no network at all. Whatever is made for it is removed again, and what an earlier
+    verification left behind when it was killed.
 
     Args:
         image: What to try.
@@ -109,6 +118,7 @@ def verify_image(
     started = time.monotonic()
     trial = _Trial(image, card, engine, settings, on_line, run_id=uuid.uuid4().hex[:12])
     log = ""
+    remove_stale_verifications(engine)
     try:
         if _starts(trial):
             with contextlib.ExitStack() as stack:
@@ -155,7 +165,11 @@ def _run_checks(trial: _Trial, stack: contextlib.ExitStack) -> None:
 def _starts(trial: _Trial) -> bool:
     started = time.monotonic()
     config = render_container(
-        trial.image, trial.card, run_id=trial.run_id, ready_deadline_seconds=trial.deadline_seconds
+        trial.image,
+        trial.card,
+        run_id=trial.run_id,
+        expires_at=trial.expires_at,
+        ready_deadline_seconds=trial.deadline_seconds,
     )
     problem = ""
     try:
@@ -298,6 +312,7 @@ def _stops(trial: _Trial) -> bool:
             example,
             name=f"constellation-verify-{trial.run_id}-hold",
             run_id=trial.run_id,
+            expires_at=trial.expires_at,
             grace_seconds=grace,
             timeout_seconds=trial.settings.request_timeout_seconds,
         )
@@ -354,13 +369,7 @@ def _task_of(trial: _Trial) -> str | None:
 @contextlib.contextmanager
 def _relay_beside(trial: _Trial) -> Iterator[Relay]:
     limit = trial.settings.request_timeout_seconds
-    config = render_relay(
-        trial.image,
-        trial.container,
-        run_id=trial.run_id,
-        command=(),
-        lifetime_seconds=trial.deadline_seconds + (limit + 30) * (trial.settings.max_examples + 10),
-    )
+    config = render_relay(trial.image, trial.container, run_id=trial.run_id, expires_at=trial.expires_at)
     name = f"constellation-verify-{trial.run_id}-relay"
     with trial.engine.temporary_container(name, config) as container:
         trial.engine.start(container)
