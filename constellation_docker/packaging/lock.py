@@ -10,16 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock, Timeout
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.tags import compatible_tags, cpython_tags
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from constellation_docker.cards import ModelCard
@@ -43,6 +40,7 @@ from constellation_docker.packaging.resolution import (
 from constellation_docker.packaging.runtime import Runtime, RuntimeChoice
 from constellation_docker.packaging.source import Source
 from constellation_docker.packaging.uv_program import LocalUv, UvRunner
+from constellation_docker.packaging.wheelhouse import choose_local_wheels
 from constellation_docker.settings import IndexSettings
 
 SHARED_SECONDS = 7 * 24 * 3600
@@ -151,7 +149,7 @@ def resolve_lock(
     server = server if server is not None else server_requirements(choice)
     try:
         own = gather_requirements(source, card, settings)
-        _check_python(own, python)
+        _check_python(own, card, python)
         for notice in own.notices:
             on_line(notice)
         question = _question(own, server, python, platform, settings)
@@ -212,42 +210,6 @@ def resolve_target(base: TargetPython) -> tuple[str, str]:
     return base.python_version, f"{machine}-unknown-linux-{'musl' if kind == 'musllinux' else 'gnu'}"
 
 
-def choose_local_wheels(wheels: Iterable[Path], python: str, platform: str) -> tuple[RequirementLine, ...]:
-    """Constraints that prefer wheels with a local version label, such as torch's `+cpu` builds.
-
-    Args:
-        wheels: Files of a wheelhouse.
-        python: `3.11`.
-        platform: Such as `x86_64-manylinux_2_36`.
-    """
-    fitting = _tags(python, platform)
-    best: dict[str, Version] = {}
-    for wheel in wheels:
-        try:
-            name, version, _, tags = parse_wheel_filename(wheel.name)
-        except InvalidWheelFilename:
-            continue
-        if version.local and {str(tag) for tag in tags} & fitting:
-            best[name] = max(version, best.get(name, version))
-    return tuple(
-        RequirementLine(text=f"{name}=={version}", name=name, origin="the wheelhouse")
-        for name, version in sorted(best.items())
-    )
-
-
-def _tags(python: str, platform: str) -> set[str]:
-    machine, _, kind = platform.partition("-")
-    platforms = [f"linux_{machine}"]
-    if kind.startswith("manylinux_"):
-        newest = int(kind.rpartition("_")[2])
-        platforms += [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 4, -1)]
-        platforms += [f"manylinux{old}_{machine}" for old in ("2014", "2010", "1")]
-    major, _, minor = python.partition(".")
-    version = (int(major), int(minor))
-    found = {str(tag) for tag in cpython_tags(version, platforms=platforms)}
-    return found | {str(tag) for tag in compatible_tags(version, f"cp{major}{minor}", platforms)}
-
-
 def _question(
     own: Requirements, server: ServerRequirements, python: str, platform: str, settings: IndexSettings
 ) -> Question:
@@ -306,7 +268,13 @@ def _fitting_overrides(
     return tuple(line for line in server.overrides if requirement_name(line) not in needed)
 
 
-def _check_python(own: Requirements, python: str) -> None:
+def _check_python(own: Requirements, card: ModelCard, python: str) -> None:
+    if card.serving.python not in {None, python}:
+        raise NoMatchingWheel(
+            f"The card asks for Python {card.serving.python}, and the base image has {python}.",
+            remedy="Take `python` out of the card, or choose another base image (base_image.python).",
+            origin="the card, constellation.python",
+        )
     for specifier, origin in own.requires_python:
         try:
             is_fitting = SpecifierSet(specifier).contains(f"{python}.99", prereleases=True)

@@ -20,7 +20,6 @@ from constellation_docker.packaging.lock import (
     SHARED_SECONDS,
     DependencyLock,
     ServerRequirements,
-    choose_local_wheels,
     resolve_lock,
     server_requirements,
 )
@@ -38,6 +37,7 @@ from constellation_docker.packaging.requirements import parse_lines
 from constellation_docker.packaging.runtime import Runtime, RuntimeChoice
 from constellation_docker.packaging.source import fetch_source
 from constellation_docker.packaging.uv_container import LABEL, ContainerUv
+from constellation_docker.packaging.wheelhouse import choose_local_wheels
 from constellation_docker.settings import IndexSettings, SourceSettings
 from constellation_docker_tests.fixtures.package_index import PackageIndex, make_wheel
 
@@ -68,6 +68,7 @@ def lock(tmp_path: Path, package_index: PackageIndex) -> Locking:
         server: ServerRequirements | None = NOTHING,
         choice: RuntimeChoice = CUSTOM,
         lines: list[str] | None = None,
+        serving_python: str | None = None,
         **options: Any,
     ) -> DependencyLock:
         directory = tmp_path / "model"
@@ -84,6 +85,7 @@ def lock(tmp_path: Path, package_index: PackageIndex) -> Locking:
             model_version="1",
             repo_url=f"file://{directory}",
             dependencies=dependencies,
+            constellation={"python": serving_python},
         )
         return resolve_lock(
             source,
@@ -241,6 +243,8 @@ def test_a_repository_for_another_python_is_refused(lock: Locking) -> None:
     project = '[project]\nname = "m"\nversion = "1"\nrequires-python = "{}"\n'
     with pytest.raises(NoMatchingWheel, match=r"wants Python >=3\.12 .*has 3\.11"):
         lock({"pyproject.toml": project.format(">=3.12")})
+    with pytest.raises(NoMatchingWheel, match=r"card asks for Python 3\.13"):
+        lock({"pyproject.toml": ""}, serving_python="3.13")
     for fitting in (">=3.9", "==3.11.*", "<3.12", ">=3.11.2"):
         lock({"pyproject.toml": project.format(fitting)})
 

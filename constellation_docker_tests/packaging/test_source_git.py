@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from constellation_docker.packaging.source_errors import (
     RevisionNotFound,
     SourceDenied,
     SourceRefused,
+    SourceTimedOut,
     SourceTooLarge,
     SourceUnreachable,
     SourceUnsafe,
@@ -190,6 +192,15 @@ def test_a_server_that_breaks_off_in_the_middle_leaves_nothing_half_made(
     assert leftovers(tmp_path) == []
     git_server.cuts_packs = False
     assert fetch(url, None, tmp_path, git_server.ca_bundle).size_bytes == 200_000
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/never_ends"
+        with pytest.raises(SourceTimedOut, match=r"source\.timeout_seconds") as caught:
+            fetch(url, None, tmp_path, allowed_schemes=("http",), timeout_seconds=0.5)
+    assert caught.value.is_transient
+    assert leftovers(tmp_path) == []
 
 
 def test_a_certificate_that_is_not_trusted_is_refused(git_server: GitServer, tmp_path: Path) -> None:
