@@ -15,7 +15,6 @@ from constellation_docker.packaging.base_image import BaseImage, ensure_base_ima
 from constellation_docker.packaging.delivery import deliver_image
 from constellation_docker.packaging.image import BuiltImage, build_image
 from constellation_docker.packaging.inspection import CodeFinding, inspect_code
-from constellation_docker.packaging.inspection import inspect_code
 from constellation_docker.packaging.lock import DependencyLock, resolve_lock
 from constellation_docker.packaging.publishing import PublishedImage, publish_image
 from constellation_docker.packaging.recipe import ImageRecipe, plan_image
@@ -43,7 +42,6 @@ __all__ = [
     "deliver_image",
     "ensure_base_image",
     "fetch_source",
-    "inspect_code",
     "inspect_code",
     "plan_image",
     "publish_image",
