@@ -65,6 +65,11 @@ def log_end(text: str) -> dg.MetadataValue:
     return code_block("\n".join(text.splitlines()[-MOST_LOG_LINES:]))
 
 
+def _short(digest: str) -> str:
+    """A digest that fits into a table's cell."""
+    return f"{digest[:19]}…" if len(digest) > 20 else digest
+
+
 def link_or_text(address: str) -> dg.MetadataValue:
     """A link where the address is one that a browser opens."""
     return (
@@ -160,11 +165,11 @@ def image_metadata(built: BuiltImage) -> Metadata:
         "image id": dg.MetadataValue.text(built.image_id),
         "size (bytes)": dg.MetadataValue.int(built.size_bytes),
         "build (s)": dg.MetadataValue.float(round(built.seconds, 3)),
-        "was it there already": dg.MetadataValue.bool(built.is_cached),
+        "already built": dg.MetadataValue.bool(built.is_cached),
         "recipe digest": dg.MetadataValue.text(built.recipe_digest),
         "layers": table(
             [
-                {"layer": layer.name, "bytes": layer.size_bytes, "digest": layer.digest}
+                {"layer": layer.name, "bytes": layer.size_bytes, "digest": _short(layer.digest)}
                 for layer in built.layers
             ]
         ),

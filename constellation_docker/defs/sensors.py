@@ -86,11 +86,7 @@ def model_cards(
     )
     held_back = {request.partition_key for request in requests[most_runs:]}
     changes = [
-        (
-            ChangeCursor(moment=row.updated_at, row_id=row.model_id),
-            isinstance(row, ModelRow) and row.key in held_back,
-        )
-        for row in rows
+        (ChangeCursor(moment=row.updated_at, row_id=row.model_id), row.key in held_back) for row in rows
     ]
     following = advance(cursor, changes, datetime.now(UTC))
     return dg.SensorResult(
@@ -130,9 +126,7 @@ def wanted_deployments(
         known, runs_on(context.instance, [row.key for row in known], deploy_model.name)
     )
     held_back = {str(request.partition_key) for request in requests[most_runs:]}
-    changes = [
-        (_deployment_change(row), isinstance(row, DeploymentRow) and row.key in held_back) for row in rows
-    ]
+    changes = [(ChangeCursor(moment=row.changed_at, row_id=row.key), row.key in held_back) for row in rows]
     following = advance(cursor, changes, datetime.now(UTC))
     return dg.SensorResult(
         run_requests=requests[:most_runs],
@@ -149,12 +143,6 @@ def _valid(rows: Sequence[Row | InvalidRow], context: dg.SensorEvaluationContext
         if isinstance(row, InvalidRow):
             context.log.warning(f"Skipped {row.title}: {row.error}")
     return [row for row in rows if not isinstance(row, InvalidRow)]
-
-
-def _deployment_change(row: DeploymentRow | InvalidRow) -> ChangeCursor:
-    if isinstance(row, InvalidRow):
-        return ChangeCursor(moment=row.updated_at, row_id=f"{row.environment}|{row.model_name}")
-    return ChangeCursor(moment=max(row.updated_at, row.row.updated_at), row_id=row.key)
 
 
 @dg.run_failure_sensor(

@@ -14,8 +14,8 @@ import dagster as dg
 import pytest
 
 from constellation_docker.cards import CardStore, ModelCard, ModelRow
-from constellation_docker.defs import tags
 from constellation_docker.definitions import defs
+from constellation_docker.defs import tags
 from constellation_docker.engine import Engine
 from constellation_docker_tests.fixtures.registry import RegistryServer
 from examples.make_version import commit_repository
