@@ -1,7 +1,7 @@
 """`make demo` and `make demo-stop`: the main job with embedded defaults, from nothing to an answer.
 
-Everything that it makes lies in `.demo/` and in Docker objects of the Compose project `constellation-demo`,
-so that stopping removes just that.
+Everything that it makes lies in `.demo/`, in Docker objects of the Compose project `constellation-demo` and in
+images of that prefix, so that stopping removes just that.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import shutil
 import socket
 import sys
 import time
+from contextlib import suppress
 
 from huggingface_hub import InferenceClient
 from rich.console import Console
 
 from constellation_docker.cards import CardStore, DeploymentNotFound, ModelCard, ModelRow
 from constellation_docker.compose import project_name
-from constellation_docker.engine import Engine
+from constellation_docker.engine import Conflict, Engine
 from constellation_docker.errors import ConstellationError
 from constellation_docker.gateway import DagsterClient
 from constellation_docker.rollout import remove_environment
@@ -27,6 +28,7 @@ from deploy.local_dagster import REPOSITORY, LocalDagster, free_port
 
 HOME = REPOSITORY / ".demo"
 ENVIRONMENT = "demo"
+IMAGE_PREFIX = "constellation-demo"
 PREFERRED_UI_PORT = 3000
 PREFERRED_ENDPOINT_PORT = 8080
 QUESTION = "I loved this film, the acting was wonderful."
@@ -80,8 +82,7 @@ def stop() -> int:
     engine = Engine.connect()
     console.print("· Removing containers, networks and images")
     remove_environment(engine, project_name(ENVIRONMENT, settings.environment(ENVIRONMENT)), on_line=_say)
-    for image_id in sorted(_our_images(engine) - set(json.loads((HOME / "images-before.json").read_text()))):
-        engine.remove_image(image_id, force=True)
+    _remove_images(engine)
     shutil.rmtree(HOME)
     console.print("Everything that the demo made is gone (the engine's build cache stays).")
     return 0
@@ -93,12 +94,12 @@ def _dagster() -> LocalDagster:
     if not path.exists():
         HOME.mkdir(exist_ok=True)
         ports = {"ui": _free_or(PREFERRED_UI_PORT), "endpoint": _free_or(PREFERRED_ENDPOINT_PORT)}
-        (HOME / "images-before.json").write_text(json.dumps(sorted(_our_images(Engine.connect()))))
         path.write_text(json.dumps(ports))
     ports = json.loads(path.read_text())
     variables = {
         "CONSTELLATION_HOME": str(HOME / "constellation"),
         "CONSTELLATION_SOURCE__ALLOWED_SCHEMES": json.dumps(["https", "ssh", "hf", "file"]),
+        "CONSTELLATION_BUILD__IMAGE_PREFIX": IMAGE_PREFIX,
         "CONSTELLATION_ENVIRONMENTS": json.dumps({ENVIRONMENT: {"port": ports["endpoint"]}}),
     }
     return LocalDagster(home=HOME / "dagster", port=ports["ui"], environment=variables)
@@ -109,12 +110,16 @@ def _settings(dagster: LocalDagster) -> Settings:
     return load_settings()
 
 
-def _our_images(engine: Engine) -> set[str]:
-    return {
-        image.id
-        for label in ("constellation.role", "constellation.base")
-        for image in engine.list_images({label: None})
-    }
+def _remove_images(engine: Engine) -> None:
+    """Remove the demo's images; the base images too, where no other installation has images on this engine."""
+    ours, others = [], []
+    for image in engine.list_images({"constellation.role": None}):
+        is_ours = bool(image.tags) and all(tag.startswith(f"{IMAGE_PREFIX}/") for tag in image.tags)
+        (ours if is_ours else others).append(image)
+    bases = [] if others else engine.list_images({"constellation.base": None})
+    for name in [tag for image in (*ours, *bases) for tag in image.tags]:
+        with suppress(Conflict):
+            engine.remove_image(name)
 
 
 def _is_deployed(store: CardStore, row: ModelRow) -> bool:
