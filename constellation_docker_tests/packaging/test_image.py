@@ -355,7 +355,7 @@ def test_an_image_with_a_server_of_its_own_is_verified_too(own_image: BuiltImage
 def test_a_dockerfile_that_fails_ends_with_its_step_and_its_last_lines(
     python_base: BaseImage, engine: Engine, build_settings: Settings, tmp_path: Path
 ) -> None:
-    dockerfile = f"FROM {python_base.reference}\nRUN echo first line && echo the reason >&2 && exit 4\n"
+    dockerfile = f"FROM {python_base.reference}\nRUN echo first line >&2 && echo the reason >&2 && exit 4\n"
     with pytest.raises(BuildFailed) as caught:
         build_image(
             own_recipe(python_base, tmp_path, dockerfile), engine, settings=build_settings, on_line=ignore

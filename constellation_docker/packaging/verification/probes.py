@@ -98,7 +98,7 @@ class Stopping:
         exit_code: Its exit code, or None where it had to be killed.
         in_flight: How many requests it had been sent half of.
         proven: How many of them it had said to have taken on (`100 Continue`).
-        answers: What came back for each: `{"status", "said"}`.
+        answers: What came back for each: `{"status", "said", "proven"}`.
     """
 
     seconds: float
@@ -108,9 +108,13 @@ class Stopping:
     answers: tuple[dict[str, Any], ...] = ()
 
     @property
-    def lost(self) -> int:
-        """Requests in flight that were not answered with success."""
-        return sum(1 for answer in self.answers if not 200 <= int(answer["status"]) < 300)
+    def lost(self) -> tuple[dict[str, Any], ...]:
+        """The requests in flight that were not answered with success.
+
+        Where the server acknowledges requests, one that it had not yet acknowledged at SIGTERM was not in flight.
+        """
+        counted = [answer for answer in self.answers if answer.get("proven") or not self.proven]
+        return tuple(answer for answer in counted if not 200 <= int(answer["status"]) < 300)
 
 
 def stop_container(engine: Engine, container: str, *, grace_seconds: float) -> Stopping:
@@ -166,6 +170,37 @@ def stop_with_requests_in_flight(
         0.0, None, int(told.get("in_flight", 0)), int(told.get("proven", 0)), tuple(told.get("answers", ()))
     )
     return _await_end(engine, container, started, grace_seconds, stopping, is_told=bool(told))
+
+
+def explain_stopping(stopping: Stopping, grace_seconds: float, *, is_ours: bool) -> str:
+    """What is wrong with how a server stopped; empty where nothing is."""
+    if stopping.lost:
+        first = stopping.lost[0]
+        return (
+            f"{len(stopping.lost)} of {stopping.in_flight} requests in flight at SIGTERM were lost "
+            f"({first['status'] or 'no answer'}: {str(first['said'])[:200]}). "
+            "A server finishes what it has begun before it ends."
+        )
+    if stopping.exit_code is None:
+        return (
+            f"It ignored SIGTERM and was killed after {grace_seconds:g} s. "
+            "Run the server as the container's first process (`exec`), and end on SIGTERM."
+        )
+    # A server that is not ours may well end by the signal itself: 143 is 128 + SIGTERM.
+    if stopping.exit_code not in ({0} if is_ours else {0, 143}):
+        return f"It ended with code {stopping.exit_code} on SIGTERM instead of 0."
+    return ""
+
+
+def describe_stopping(stopping: Stopping) -> str:
+    """How a server stopped that did it right, in words."""
+    ended = f"Ended with code {stopping.exit_code} {stopping.seconds:.1f} s after SIGTERM"
+    if not stopping.in_flight:
+        return f"{ended}; no request was in flight, as there is no example to send."
+    return (
+        f"Finished {stopping.in_flight} requests that were in flight at SIGTERM "
+        f"({stopping.proven} had been acknowledged by then). {ended}."
+    )
 
 
 def choose_held_example(examples: Sequence[Example]) -> Example | None:

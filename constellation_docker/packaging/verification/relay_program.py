@@ -17,6 +17,7 @@ import sys
 import time
 
 PIECE = 65536
+ACKNOWLEDGED_SECONDS = 10.0
 
 
 def connect(port: int, timeout: float) -> socket.socket:
@@ -75,16 +76,16 @@ def wait(port: str, path: str, timeout: str) -> None:
 def hold(port: str, path: str, timeout: str, encoded: str, connection_count: str, kind: str) -> None:
     """Hold requests in flight while the server is told to stop.
 
-    This runs as a container's first process, so the body comes base64-encoded, as an argument. Each connection sends its headers with `Expect: 100-continue`; the
-    server's `100 Continue` proves that it has taken the request on (RFC 9110, 10.1.1). Half of the body
-    follows, then a line `in flight`. On SIGUSR1, sent after the SIGTERM, the other half follows and the
-    answers are read.
+    This runs as a container's first process, so the body comes base64-encoded, as an argument. Each connection
+    sends its headers with `Expect: 100-continue`; the server's `100 Continue` proves that it has taken the request
+    on (RFC 9110, 10.1.1). Half of the body follows, then a line of JSON. On SIGUSR1, sent after the SIGTERM, the
+    other half follows and the answers are read.
     """
     body = base64.b64decode(encoded)
     released = []
     signal.signal(signal.SIGUSR1, lambda *_: released.append(True))
     half = len(body) // 2
-    connections, proven = [], 0
+    connections, acknowledged = [], []
     for _ in range(int(connection_count)):
         connection = connect(int(port), float(timeout))
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nExpect: 100-continue\r\n"
@@ -93,29 +94,30 @@ def hold(port: str, path: str, timeout: str, encoded: str, connection_count: str
         connections.append(connection)
     early = []
     for connection in connections:
-        connection.settimeout(2.0)
+        connection.settimeout(min(float(timeout), ACKNOWLEDGED_SECONDS))
         first = b""
         with contextlib.suppress(OSError):
             first = connection.recv(PIECE)
-        proven += status_of(first) == 100
+        acknowledged.append(status_of(first) == 100)
         early.append(first if status_of(first) != 100 else first.partition(b"\r\n\r\n")[2])
         connection.settimeout(float(timeout))
         with contextlib.suppress(OSError):
             connection.sendall(body[:half])
-    sys.stdout.write(json.dumps({"in_flight": len(connections), "proven": proven}) + "\n")
+    sys.stdout.write(json.dumps({"in_flight": len(connections), "proven": sum(acknowledged)}) + "\n")
     sys.stdout.flush()
     deadline = time.monotonic() + float(timeout)
     while not released and time.monotonic() < deadline:
         time.sleep(0.01)
     answers = []
-    for connection, first in zip(connections, early, strict=True):
+    for connection, first, is_proven in zip(connections, early, acknowledged, strict=True):
         try:
             connection.sendall(body[half:])
             answer = first + read_answer(connection)
             said = answer.partition(b"\r\n\r\n")[2][:500].decode("utf-8", "replace")
-            answers.append({"status": status_of(answer), "said": said})
+            answers.append({"status": status_of(answer), "said": said, "proven": is_proven})
         except OSError as error:
-            answers.append({"status": 0, "said": f"{type(error).__name__}: {error}"})
+            told = f"{type(error).__name__}: {error}"
+            answers.append({"status": 0, "said": told, "proven": is_proven})
     sys.stdout.write(json.dumps({"answers": answers}) + "\n")
     sys.stdout.flush()
 

@@ -28,8 +28,9 @@ from constellation_docker.packaging.verification.examples import (
 )
 from constellation_docker.packaging.verification.probes import (
     Malformed,
-    Stopping,
     choose_held_example,
+    describe_stopping,
+    explain_stopping,
     grace_of,
     plan_malformed,
     send_malformed,
@@ -327,38 +328,8 @@ def _stops(trial: _Trial) -> bool:
                 "\n".join([f"{answer['status']} {answer['said']}" for answer in stopping.answers])
                 + f"\nexit code {stopping.exit_code} after {stopping.seconds:.1f} s"
             ).strip(),
-            message=problem or _told_stopping(stopping),
+            message=problem or describe_stopping(stopping),
         )
-    )
-
-
-def explain_stopping(stopping: Stopping, grace_seconds: float, *, is_ours: bool) -> str:
-    """What is wrong with how a server stopped; empty where nothing is."""
-    if stopping.lost:
-        first = next(answer for answer in stopping.answers if not 200 <= int(answer["status"]) < 300)
-        return (
-            f"{stopping.lost} of {stopping.in_flight} requests in flight at SIGTERM were lost "
-            f"({first['status'] or 'no answer'}: {str(first['said'])[:200]}). "
-            "A server finishes what it has begun before it ends."
-        )
-    if stopping.exit_code is None:
-        return (
-            f"It ignored SIGTERM and was killed after {grace_seconds:g} s. "
-            "Run the server as the container's first process (`exec`), and end on SIGTERM."
-        )
-    # A server that is not ours may well end by the signal itself: 143 is 128 + SIGTERM.
-    if stopping.exit_code not in ({0} if is_ours else {0, 143}):
-        return f"It ended with code {stopping.exit_code} on SIGTERM instead of 0."
-    return ""
-
-
-def _told_stopping(stopping: Stopping) -> str:
-    ended = f"Ended with code {stopping.exit_code} {stopping.seconds:.1f} s after SIGTERM"
-    if not stopping.in_flight:
-        return f"{ended}; no request was in flight, as there is no example to send."
-    return (
-        f"Finished {stopping.in_flight} requests that were in flight at SIGTERM "
-        f"({stopping.proven} had been acknowledged by then). {ended}."
     )
 
 
