@@ -5,6 +5,7 @@ content-addressed store below `home`. Model code runs nowhere but in containers.
 
 * `source` (`git`, `hub`, `directory`, `tree`, `source_store`) — a repository at one commit
 * `runtime`, `inspection` — what serves it; its Python read, never run
+* `export` (`exporting/`) — its weights as an ONNX graph, where that is proven to answer alike
 * `lock` (`requirements`, `resolution`) — every package, with hashes
 * `base_image`, `recipe`, `dockerfile`, `context`, `image` — the image
 * `verification/` — the image tried before anyone may use it
@@ -13,6 +14,7 @@ content-addressed store below `home`. Model code runs nowhere but in containers.
 
 from constellation_docker.packaging.base_image import BaseImage, ensure_base_image
 from constellation_docker.packaging.delivery import deliver_image
+from constellation_docker.packaging.export import Export, ExportReport, ExportRequired, export_source
 from constellation_docker.packaging.image import BuiltImage, build_image
 from constellation_docker.packaging.inspection import CodeFinding, inspect_code
 from constellation_docker.packaging.lock import DependencyLock, resolve_lock
@@ -31,6 +33,9 @@ __all__ = [
     "CodeFinding",
     "ContainerUv",
     "DependencyLock",
+    "Export",
+    "ExportReport",
+    "ExportRequired",
     "ImageRecipe",
     "PublishedImage",
     "Runtime",
@@ -41,6 +46,7 @@ __all__ = [
     "choose_runtime",
     "deliver_image",
     "ensure_base_image",
+    "export_source",
     "fetch_source",
     "inspect_code",
     "plan_image",

@@ -183,8 +183,11 @@ def resolve_lock(
 def server_requirements(choice: RuntimeChoice) -> ServerRequirements:
     """What the inference server that ships with us needs for a runtime and a task."""
     names = [f"{choice.runtime.value}.txt"]
-    if choice.task and ("image" in choice.task or choice.task in {"object-detection", "depth-estimation"}):
+    task = choice.task or ""
+    if "image" in task or task in {"object-detection", "depth-estimation", "document-question-answering"}:
         names.append("images.txt")
+    if choice.runtime is Runtime.TRANSFORMERS and ("speech-recognition" in task or "audio-class" in task):
+        names.append("audio.txt")
     lines = [
         line
         for name in names

@@ -311,6 +311,8 @@ def _missing_for_onnx(contents: _Contents, task: str) -> str | None:
         return None
     if task == "image-classification":
         return None if contents.has_preprocessor else "preprocessor_config.json"
+    if task.startswith("tabular-"):
+        return None
     return None if contents.has_tokenizer else "tokenizer.json"
 
 

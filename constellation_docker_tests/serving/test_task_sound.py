@@ -52,6 +52,16 @@ def test_wav_of_floats_is_read() -> None:
     np.testing.assert_array_equal(decode_sound(head + data).samples, tone())
 
 
+@pytest.mark.parametrize(("kind", "tolerance"), [("FLAC", 1e-4), ("OGG", 0.05), ("MP3", 0.1)])
+def test_compressed_sounds_are_read_where_soundfile_is_installed(kind: str, tolerance: float) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    out = io.BytesIO()
+    soundfile.write(out, tone(), 16_000, format=kind)
+    sound = decode_sound(out.getvalue())
+    assert sound.rate == 16_000
+    np.testing.assert_allclose(sound.samples[1000:7000], tone()[1000:7000], atol=tolerance)
+
+
 def test_what_is_written_is_read_again() -> None:
     np.testing.assert_allclose(decode_sound(encode_wav(tone(), 16_000)).samples, tone(), atol=1e-4)
 

@@ -148,16 +148,17 @@ class Embedding(TextTask):
         for row in rows:
             require_finite(row)
         if form in ("one", "list") and not self._is_sentence_model and rows[0].ndim > 1:
-            tokens = [self._finish(row, call.parameters).tolist() for row in rows]
+            # Arrays are rendered as they are: lists of floats would take ten times as long.
+            tokens = [self._finish(row, call.parameters) for row in rows]
             return tokens if form == "list" else tokens[0]
         skipped = 0 if self._pooling.are_prompts_pooled or not prompt else self._count_tokens(prompt)
         vectors = np.stack([self._pooling.pool(row, skipped=skipped) for row in rows])
         if form == "comparison":
-            return compare(vectors[0], vectors[1:], self._pooling.similarity).tolist()
+            return compare(vectors[0], vectors[1:], self._pooling.similarity)
         vectors = self._finish(vectors, call.parameters)
         if form == "openai":
             return self._answer_openai(call, encodings, vectors)
-        return vectors.tolist() if form == "list" else vectors[0].tolist()
+        return vectors if form == "list" else vectors[0]
 
     def _finish(self, vectors: Array, parameters: dict[str, Any]) -> Array:
         dimensions = parameters.get("dimensions")
@@ -173,7 +174,7 @@ class Embedding(TextTask):
     def _answer_openai(self, call: Call, encodings: Sequence[Encoding], vectors: Array) -> dict[str, Any]:
         is_packed = call.parameters["encoding_format"] == "base64"
         embeddings: list[Any] = [
-            base64.b64encode(vector.astype("<f4").tobytes()).decode() if is_packed else vector.tolist()
+            base64.b64encode(vector.astype("<f4").tobytes()).decode() if is_packed else vector
             for vector in vectors
         ]
         tokens = sum(len(encoding) for encoding in encodings)
