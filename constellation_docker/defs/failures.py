@@ -11,8 +11,10 @@ import dagster as dg
 from constellation_docker.defs import tags
 from constellation_docker.errors import ConstellationError
 
+MAX_RETRIES = 2
+
 RETRY_WHAT_PASSES = dg.RetryPolicy(
-    max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+    max_retries=MAX_RETRIES, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
 """Two more tries for errors that say of themselves that they pass; every other failure ends the step at once."""
 
@@ -29,13 +31,27 @@ def explained(context: tags.StepContext, subject: str, step: str) -> Iterator[No
     try:
         yield
     except ConstellationError as error:
-        if error.is_transient:
-            tags.identify_run(context, {tags.IS_TRANSIENT: "true"})
-        raise failure_of(error, subject, step) from error
+        tags.identify_run(context, {tags.IS_TRANSIENT: str(error.is_transient).lower()})
+        raise failure_of(error, subject, step, is_last_try=_retries_of(context) >= MAX_RETRIES) from error
 
 
-def failure_of(error: ConstellationError, subject: str, step: str) -> dg.Failure:
-    """The Dagster failure for an error, with its facts as metadata."""
+def _retries_of(context: tags.StepContext) -> int:
+    if isinstance(context, dg.OpExecutionContext):
+        return context.retry_number
+    return context.op_execution_context.retry_number
+
+
+def failure_of(
+    error: ConstellationError, subject: str, step: str, *, is_last_try: bool = False
+) -> dg.Failure:
+    """The Dagster failure for an error, with its facts as metadata.
+
+    Args:
+        error: What went wrong.
+        subject, step: What the step works on, and what it does.
+        is_last_try: Whether no retry is left. Dagster's own failure after the last retry says only that it
+            was the last, so then the failure itself ends the step, with its sentence.
+    """
     sentence = error.message if subject in error.message else f"{subject}, {step}: {error.message}"
     metadata: dict[str, dg.MetadataValue] = {
         "code": dg.MetadataValue.text(error.code),
@@ -48,7 +64,9 @@ def failure_of(error: ConstellationError, subject: str, step: str) -> dg.Failure
     for name, value in error.details.items():
         metadata[name.replace("_", " ")] = _as_metadata(value)
     return dg.Failure(
-        description=f"{sentence} {error.remedy}".strip(), metadata=metadata, allow_retries=error.is_transient
+        description=f"{sentence} {error.remedy}".strip(),
+        metadata=metadata,
+        allow_retries=error.is_transient and not is_last_try,
     )
 
 

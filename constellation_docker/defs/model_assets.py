@@ -23,6 +23,7 @@ from constellation_docker.defs.resources import (
 from constellation_docker.packaging import (
     BaseImage,
     BuiltImage,
+    ContainerUv,
     DependencyLock,
     PublishedImage,
     RuntimeChoice,
@@ -186,7 +187,8 @@ def dependency_lock(
     with explained(context, card.key, "locking dependencies"):
         choice = choose_runtime(model_source.source, card)
         context.log.info(f"Runtime {choice.runtime}: {choice.reason}")
-        base = ensure_base_image(engines.building(), "python", known.base_image, on_line=context.log.info)
+        engine = engines.building()
+        base = ensure_base_image(engine, "python", known.base_image, on_line=context.log.info)
         lock = None
         if model_source.source is not None:
             lock = resolve_lock(
@@ -197,6 +199,7 @@ def dependency_lock(
                 settings=known.index,
                 store=known.home,
                 on_line=context.log.info,
+                builder=ContainerUv(engine, base, known.index, network=known.build.network),
             )
     for note in choice.notes:
         context.log.warning(note)

@@ -194,10 +194,11 @@ class Application:
     # -- inference -----------------------------------------------------------------------------------------
 
     def _infer(self, exchange: Exchange) -> None:
-        problem = self._refuse_unready()
+        # Whether the server still takes requests was judged at the head: one whose body comes in after SIGTERM
+        # was acknowledged before it, and is answered.
         model = self._lifecycle.model
-        if problem is not None or model is None:
-            raise problem or Unavailable("the model is still loading", error_type="loading")
+        if model is None:
+            raise Unavailable("the model is still loading", error_type="loading", retry_after_seconds=5)
         path = INFERENCE_PATHS[exchange.path]
         if path not in model.paths:
             raise NotFound(f"this model does not answer {exchange.path}; /openapi.json lists what it answers")
