@@ -16,6 +16,9 @@ SOCKET_PATH = f"{SOCKET_FOLDER}/admin.sock"
 PORT = 8080
 METRICS_PORT = 8404
 DEFAULT_TIMEOUT_SECONDS = 300
+# Failed checks in a row after which a replica gets no more requests, and good ones after which it does again.
+FALL = 5
+RISE = 1
 # The balancer waits a little longer than the server, so that the server's own answer to a timeout arrives.
 TIMEOUT_MARGIN_SECONDS = 5
 
@@ -82,8 +85,9 @@ defaults
     timeout queue 30s
     timeout check 3s
     timeout tunnel 1h
-    # DNS answers may change at any time; a replica that does not answer three checks gets no more requests.
-    default-server check inter 1s fastinter 500ms fall 3 rise 1 resolvers docker resolve-prefer ipv4
+    # A replica that fails a check is asked twice a second from then on; a rollout that watches it sees the first
+    # failures, and can go back before it is given up.
+    default-server check inter 1s fastinter 500ms fall {FALL} rise {RISE} resolvers docker resolve-prefer ipv4
     http-error status 502 content-type application/json string '{{"error": "The model broke off its answer.", "code": "bad_gateway"}}'
     http-error status 503 content-type application/json string '{{"error": "No replica of this model is ready.", "code": "not_ready"}}' hdr Retry-After 2
     http-error status 504 content-type application/json string '{{"error": "The model did not answer in time.", "code": "timeout"}}'

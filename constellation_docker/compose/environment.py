@@ -231,7 +231,8 @@ def _balancer_service(environment: str, settings: EnvironmentSettings, image: st
         ports=(PublishedPort(target=PORT, published=settings.port, host_ip=settings.bind),),
         # Compose writes the configuration into the container, which a read-only root would forbid.
         read_only=False,
-        tmpfs=(f"{SOCKET_FOLDER}:mode=1777",),
+        # The owner is named because runc gives the folder another mode from the second start on.
+        tmpfs=(f"{SOCKET_FOLDER}:mode=0700,uid=65532,gid=65532",),
         user="65532:65532",
     )
     own_hash = spec_hash(draft)

@@ -42,7 +42,7 @@ COMPOSE_NETWORK = "com.docker.compose.network"
 FOLLOWED_VERSION = "2.40.3"
 MODEL_ROLE = "model"
 BALANCER_ROLE = "balancer"
-ROLES = (MODEL_ROLE, BALANCER_ROLE)
+LOCK_ROLE = "lock"
 
 
 def container_labels(

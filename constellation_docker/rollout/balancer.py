@@ -27,6 +27,7 @@ class Member:
         in_flight: Requests that it has not finished.
         address: Its IPv4 address, where the balancer knows one.
         reason: What the last check found, in the balancer's words.
+        failures: How many checks in a row have failed.
     """
 
     host: str
@@ -37,6 +38,7 @@ class Member:
     in_flight: int = 0
     address: str | None = None
     reason: str = ""
+    failures: int = 0
 
     @property
     def is_serving(self) -> bool:

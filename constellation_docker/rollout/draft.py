@@ -156,15 +156,21 @@ class Draft:
         is_retired = any(operation.kind is Kind.UNREGISTER for operation in self.operations)
         self.add(Kind.SWITCH, situation.slug, cause, hosts=joining, drain=() if is_retired else drain)
 
-    def retire(self, cause: str, *, is_first: bool = False) -> None:
-        """Let the replicas that go finish what they have, and stop them."""
+    def drain(self, cause: str, *, is_first: bool = False) -> None:
+        """Give the replicas that go no more requests, and let them finish those that they have."""
         situation = self._situation
         members = situation.leaving_members
-        if members:
-            is_drained = any(operation.kind is Kind.SWITCH for operation in self.operations)
-            if is_first or not is_drained:
-                self.add(Kind.SWITCH, situation.slug, cause, drain=members)
-            self.add(Kind.WAIT_DRAINED, situation.slug, cause, hosts=members)
+        if not members:
+            return
+        is_switched = any(operation.kind is Kind.SWITCH for operation in self.operations)
+        if is_first or not is_switched:
+            self.add(Kind.SWITCH, situation.slug, cause, drain=members)
+        self.add(Kind.WAIT_DRAINED, situation.slug, cause, hosts=members)
+
+    def retire(self, cause: str) -> None:
+        """Take the replicas that go out of the balancer, and stop them."""
+        situation = self._situation
+        if members := situation.leaving_members:
             self.add(Kind.UNREGISTER, situation.slug, cause, hosts=members)
         self.stop(situation.leaving, cause)
 

@@ -82,6 +82,7 @@ class Executor:
         self, order: Order, engine: Engine, balancer: Balancer, *, pace: Pace, on_line: Callable[[str], None]
     ) -> None:
         self.records: list[StepRecord] = []
+        self._done: set[str] = set()
         self._order = order
         self._engine = engine
         self._balancer = balancer
@@ -97,13 +98,13 @@ class Executor:
         """Execute operations in the order of their dependencies.
 
         Args:
-            operations: All of them, in an order that could be followed one by one.
+            operations: All of them, or those that follow on what an earlier call executed.
             observed: The environment when they were planned.
 
         Raises:
             OperationFailed: One failed; those beside it were finished, those after it were not begun.
         """
-        pending, done = list(operations), set[str]()
+        pending, done = list(operations), self._done
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="rollout") as pool:
             while pending:
                 self._pace.check()

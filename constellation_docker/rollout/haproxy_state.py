@@ -7,7 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from constellation_docker.compose.balancer_config import DEFAULT_TIMEOUT_SECONDS, TIMEOUT_MARGIN_SECONDS
+from constellation_docker.compose.balancer_config import (
+    DEFAULT_TIMEOUT_SECONDS,
+    FALL,
+    RISE,
+    TIMEOUT_MARGIN_SECONDS,
+)
 from constellation_docker.rollout.balancer import CheckState, Member, MemberState, Route
 from constellation_docker.rollout.haproxy_config import (
     FREE_HOST,
@@ -22,6 +27,7 @@ _POOL = re.compile(r"pool-(\d+)")
 # Flags of srv_admin_state (management.html, "show servers state"). 0x04 only remembers that the file says `disabled`.
 _MAINTENANCE = 0x01 | 0x02
 _DRAINING = 0x08 | 0x10
+_FAILED = "2"  # srv_check_result
 
 SHOW_MAPS = tuple(f"show map {path}" for path in (ROUTES_MAP, TIMEOUTS_MAP, LIMITS_MAP, PATHS_MAP))
 
@@ -100,6 +106,7 @@ def _member(row: Mapping[str, str], shown: Mapping[str, Any], path: str) -> Memb
         check=_check(shown.get("status", ""), shown.get("check_status", "")),
         in_flight=int(shown.get("scur") or 0),
         address=None if row["srv_addr"] == "-" else row["srv_addr"],
+        failures=_failures(row),
         reason=" ".join(part for part in (shown.get("check_status", ""), shown.get("last_chk", "")) if part),
     )
 
@@ -113,6 +120,12 @@ def _check(status: str, check_status: str) -> CheckState:
     if passed and (status.startswith("UP") or status == "DRAIN"):
         return "up"
     return "unknown"
+
+
+def _failures(row: Mapping[str, str]) -> int:
+    # srv_check_health falls from rise + fall - 1 by one with every failure while the server is up.
+    is_failing = row["srv_op_state"] == "2" and row["srv_check_result"] == _FAILED
+    return max(0, RISE + FALL - 1 - int(row["srv_check_health"])) if is_failing else 0
 
 
 def _sections(answer: str) -> list[list[str]]:

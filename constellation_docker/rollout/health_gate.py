@@ -8,11 +8,13 @@ from constellation_docker.engine import Engine, EngineError
 from constellation_docker.rollout.balancer import Balancer, Member
 from constellation_docker.rollout.errors import StepFailed
 from constellation_docker.rollout.observed import Replica, observe_replicas
-from constellation_docker.rollout.pace import Pace
+from constellation_docker.rollout.pace import POLL_SECONDS, Pace
 
 # A replica that crashes now and then while it comes up may still make it; one that crashes again and again does not.
 MAX_CRASHES = 3
 LOG_LINES = 60
+# Failed checks in a row that end a rollout which is being watched: fewer than take the replica out of service.
+BAD_CHECKS = 2
 
 
 class HealthGate:
@@ -124,7 +126,7 @@ class HealthGate:
                         remedy="Read its log.",
                         replicas=[host],
                     )
-            self._pace.pause(min(1.0, max(0.05, deadline - self._pace.clock())))
+            self._pace.pause(min(POLL_SECONDS, max(0.05, deadline - self._pace.clock())))
 
     def log_tail(self, is_concerned: Callable[[Replica], bool]) -> tuple[str, ...]:
         """The end of the log of the replica that is worst off, with what its health check last said.
@@ -156,7 +158,9 @@ class HealthGate:
             f"its container is {replica.state}": not replica.is_running,
             "its health check fails": replica.health == "unhealthy",
             "it crashed and was started again": self._crashes(replica) > crashes_before,
-            f"the balancer does not reach it ({member.reason or 'no answer'})": member.check == "down",
+            f"it does not answer {member.ready_path} well ({member.reason or 'no answer'})": (
+                member.check == "down" or member.failures >= BAD_CHECKS
+            ),
         }
         return next((fault for fault, is_found in faults.items() if is_found), "")
 

@@ -154,10 +154,12 @@ def observe(engine: Engine, project: str) -> Observed:
     for container in engine.list_containers({labels.COMPOSE_PROJECT: project}):
         found = container.get("Labels") or {}
         role = found.get(labels.ROLE)
-        if found.get(labels.COMPOSE_ONEOFF, "False") == "True" or role not in labels.ROLES:
-            foreign.append(_name(container))
-        elif role == labels.BALANCER_ROLE:
+        if role == labels.LOCK_ROLE:
+            continue
+        if role == labels.BALANCER_ROLE:
             balancer = _observed_balancer(container)
+        elif role != labels.MODEL_ROLE or found.get(labels.COMPOSE_ONEOFF) == "True":
+            foreign.append(_name(container))
         else:
             replica = parse_replica(container)
             services.setdefault(found[labels.COMPOSE_SERVICE], []).append(replica)

@@ -16,6 +16,7 @@ from constellation_docker.engine import Engine
 from constellation_docker.errors import ConstellationError
 from constellation_docker.rollout.errors import Outcome, RolloutCancelled, RolloutFailed, StepFailed
 from constellation_docker.rollout.executor import Executor, OperationFailed, Order, StepRecord
+from constellation_docker.rollout.ground_lock import ground_lock
 from constellation_docker.rollout.haproxy import HaproxyBalancer
 from constellation_docker.rollout.observed import Observed, balancer_name, observe
 from constellation_docker.rollout.operation import Kind, Operation, Plan
@@ -127,7 +128,7 @@ def roll_out(
     )
     balancer = HaproxyBalancer(engine, balancer_name(compose_file.project), clock=clock, sleep=sleep)
     executor = Executor(order, engine, balancer, pace=pace, on_line=on_line)
-    observed = _prepare(executor, order, engine)
+    observed = _prepare(executor, order, engine, pace)
     plan = _with_image(plan_rollout(observed, compose_file, slug), compiled, engine)
     try:
         executor.run(plan.operations, observed)
@@ -151,20 +152,25 @@ def roll_out(
     )
 
 
-def _prepare(executor: Executor, order: Order, engine: Engine) -> Observed:
+def _prepare(executor: Executor, order: Order, engine: Engine, pace: Pace) -> Observed:
     """Observe, and see to it that network and balancer are there."""
     project = order.compose_file.project
     observed = observe(engine, project)
-    for _ in range(_GROUND_ROUNDS):
-        ground = plan_ground(observed, order.compose_file)
-        # A service that is removed needs neither.
-        if not ground or (order.compiled is None and observed.balancer is None):
-            break
-        try:
-            executor.run(ground, observed)
-        except OperationFailed as failure:
-            raise failure.error from failure
-        observed = observe(engine, project)
+    # A service that is removed needs neither.
+    if not plan_ground(observed, order.compose_file) or (
+        order.compiled is None and observed.balancer is None
+    ):
+        return observed
+    with ground_lock(engine, order.compose_file, pace):
+        for _ in range(_GROUND_ROUNDS):
+            observed = observe(engine, project)
+            ground = plan_ground(observed, order.compose_file)
+            if not ground:
+                break
+            try:
+                executor.run(ground, observed)
+            except OperationFailed as failure:
+                raise failure.error from failure
     return observed
 
 
@@ -207,15 +213,10 @@ def _give_up(
         return error
     route = before.state.routes.get(order.slug)
     fallback = choose_fallback(before.replicas(order.slug), route, compiled.spec_hash, failed=failed)
-    log_tail = _without_secrets(
-        executor.gate.log_tail(
-            lambda replica: replica.spec_hash == compiled.spec_hash and replica.id not in fallback
-        ),
-        order.secrets,
-    )
     on_line(f"{error.message} Putting back what ran before.")
     outcome: Outcome = "rolled_back" if fallback else "failed"
     rollback_problem = ""
+    log_tail: tuple[str, ...] = ()
     undo = Executor(order, engine, balancer, pace=pace.patient(), on_line=on_line)
     try:
         now = observe(engine, order.compose_file.project)
@@ -227,13 +228,27 @@ def _give_up(
             fallback=fallback,
             spec_hash=compiled.spec_hash,
         )
-        undo.run(operations, now)
+        # First whatever makes the old ones serve again; then the log, which goes with the new ones' containers.
+        first = next((index for index, step in enumerate(operations, 1) if step.kind is Kind.SWITCH), 0)
+        undo.run(operations[:first], now)
+        log_tail = _log_of(executor, compiled, fallback, order)
+        undo.run(operations[first:], now)
     except (OperationFailed, ConstellationError) as problem:
         outcome = "rollback_failed"
         rollback_problem = problem.error.message if isinstance(problem, OperationFailed) else problem.message
     if isinstance(error, RolloutCancelled) and outcome != "rollback_failed":
         return error
     return _rollout_failed(error, outcome, rollback_problem, order, log_tail, plan, executor, undo)
+
+
+def _log_of(
+    executor: Executor, compiled: CompiledService, fallback: frozenset[str], order: Order
+) -> tuple[str, ...]:
+    """The end of the failed release's log."""
+    lines = executor.gate.log_tail(
+        lambda replica: replica.spec_hash == compiled.spec_hash and replica.id not in fallback
+    )
+    return _without_secrets(lines, order.secrets)
 
 
 def _rollout_failed(

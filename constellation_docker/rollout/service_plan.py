@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from constellation_docker.compose import CompiledService
-from constellation_docker.rollout.balancer import Route
+from constellation_docker.rollout.balancer import Member, Route
 from constellation_docker.rollout.draft import Draft, Situation, is_ready
 from constellation_docker.rollout.observed import Replica
 from constellation_docker.rollout.operation import Kind, Operation
@@ -32,14 +32,20 @@ def plan_service(
         return _plan_removal(situation)
     draft = Draft(project, situation)
     cause = f"{compiled.wanted.model_name}@{compiled.wanted.model_version} is wanted"
+    is_watched = bool(situation.joining) or situation.has_stale
     if compiled.options.order == "stop-first" and situation.numbers and situation.leaving_running:
-        draft.retire("its place is needed for the new one", is_first=True)
+        why = "its place is needed for the new one"
+        draft.drain(why, is_first=True)
+        draft.retire(why)
         draft.join(cause)
+        draft.monitor()
     else:
         draft.join(cause)
+        draft.drain(situation.leaving_cause)
+        # The old ones stay at hand, drained, while the new ones are watched: going back is then a mere switch.
+        if is_watched:
+            draft.monitor()
         draft.retire(situation.leaving_cause)
-    if situation.joining or situation.has_stale:
-        draft.monitor()
     draft.clean_up()
     if not draft.operations and _route_differs(route, compiled):
         draft.add(Kind.REGISTER, slug, "the route's limits changed")
@@ -75,16 +81,20 @@ def plan_rollback(
     draft = Draft(project, Situation(slug, None, tuple(replicas), route, tuple(kept), tuple(dropped), ()))
     cause = "it ran before and takes over again"
     waiting = [replica for replica in kept if not is_ready(replica, members)]
-    for replica in waiting:
+    # Those that were only drained can take over at once.
+    absent = [replica for replica in waiting if not _is_at_hand(replica, members)]
+    for replica in absent:
         if not replica.is_running:
             draft.add(Kind.START_REPLICA, replica.name, cause, hosts=(replica.host,), begins=True)
-    hosts = tuple(replica.host for replica in waiting)
-    if hosts:
+    draft.close()
+    if absent:
+        hosts = tuple(replica.host for replica in absent)
         draft.add(Kind.WAIT_HEALTHY, slug, cause, hosts=hosts)
         draft.add(Kind.REGISTER, slug, cause, hosts=hosts)
         draft.add(Kind.WAIT_UP, slug, cause, hosts=hosts)
     why = "the new release failed"
-    if hosts or leaving:
+    if waiting or leaving:
+        hosts = tuple(replica.host for replica in waiting)
         draft.add(Kind.SWITCH, slug, why, hosts=hosts, drain=leaving)
     if leaving:
         draft.add(Kind.WAIT_DRAINED, slug, why, hosts=leaving)
@@ -111,19 +121,21 @@ def choose_fallback(
 
     Returns:
         Their ids: those of another release that served; after a switch that an earlier run made, those of the release
-        before, which are stopped but still there; else those that served.
+        before, which are drained or stopped but still there; else those that served.
     """
     members = {member.host: member for member in (route.members if route else ())}
     serving = [replica for replica in replicas if replica.is_running and is_ready(replica, members)]
     others = [replica for replica in serving if replica.spec_hash != spec_hash]
     if others:
         return frozenset(replica.id for replica in others)
-    stopped = [
-        replica for replica in replicas if replica.spec_hash != spec_hash and replica.state == "exited"
+    retired = [
+        replica
+        for replica in replicas
+        if replica.spec_hash != spec_hash and (replica.is_running or replica.state == "exited")
     ]
-    if stopped and (failed is Kind.MONITOR or not serving):
-        newest = max(stopped, key=lambda replica: replica.created).spec_hash
-        return frozenset(replica.id for replica in stopped if replica.spec_hash == newest)
+    if retired and (failed is Kind.MONITOR or not serving):
+        latest = max(retired, key=lambda replica: (replica.is_healthy, replica.created)).spec_hash
+        return frozenset(replica.id for replica in retired if replica.spec_hash == latest)
     return frozenset(replica.id for replica in serving)
 
 
@@ -143,3 +155,8 @@ def _plan_removal(situation: Situation) -> tuple[Operation, ...]:
 
 def _route_differs(route: Route | None, compiled: CompiledService) -> bool:
     return route is not None and route.max_body_bytes != compiled.wanted.max_body_bytes
+
+
+def _is_at_hand(replica: Replica, members: dict[str, Member]) -> bool:
+    member = members.get(replica.host)
+    return replica.is_healthy and member is not None and member.check == "up"

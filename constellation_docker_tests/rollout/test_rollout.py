@@ -239,11 +239,7 @@ def test_drift_is_healed(fault: str, environment: Environment) -> None:
             # The tiny server's process is stopped, not ended: it answers nothing any more.
             engine.kill(name, "SIGSTOP")
             wait_for(
-                lambda: any(
-                    replica.health == "unhealthy"
-                    for replica in observe(engine, environment.project).replicas("tiny")
-                ),
-                what="the engine's verdict",
+                lambda: _is_given_up(environment), seconds=60, what="the balancer's and engine's verdicts"
             )
         case _:
             HaproxyBalancer(engine, balancer_name(environment.project)).unregister("tiny", ["1.tiny"])
@@ -303,6 +299,12 @@ def test_removing_an_environment_leaves_other_environments_alone(
 def _states(environment: Environment) -> dict[str, str]:
     members = HaproxyBalancer(environment.engine, balancer_name(environment.project)).read_members("tiny")
     return {member.host: member.state for member in members}
+
+
+def _is_given_up(environment: Environment) -> bool:
+    seen = observe(environment.engine, environment.project)
+    is_unhealthy = any(replica.health == "unhealthy" for replica in seen.replicas("tiny"))
+    return is_unhealthy and any(member.check == "down" for member in seen.state.members("tiny"))
 
 
 def _answers(environment: Environment) -> bool:
