@@ -70,6 +70,12 @@ class Situation:
         return (*waiting, *(replica_host(self.slug, number) for number in self.numbers))
 
     @property
+    def unsettled(self) -> tuple[str, ...]:
+        """Hosts that must be seen healthy: those that are to become ready, and those that are ready but coming up."""
+        coming_up = [replica.host for replica in self.staying if not replica.is_healthy]
+        return tuple(dict.fromkeys((*self.joining, *coming_up)))
+
+    @property
     def leaving_members(self) -> tuple[str, ...]:
         """Hosts that the balancer is to forget: those of containers that go, and those without a container."""
         staying = {replica.host for replica in self.staying}
@@ -146,24 +152,26 @@ class Draft:
                 why = "an earlier run created it"
                 self.add(Kind.START_REPLICA, replica.name, why, hosts=(replica.host,), begins=True)
         self.close()
-        joining = situation.joining
-        if not joining:
+        if not situation.unsettled:
             return
-        drain = tuple(host for host in situation.leaving_members if situation.members[host].state == "ready")
-        self.add(Kind.WAIT_HEALTHY, situation.slug, "only healthy replicas may take requests", hosts=joining)
-        self.add(Kind.REGISTER, situation.slug, "the balancer must know them", hosts=joining)
-        self.add(Kind.WAIT_UP, situation.slug, "the balancer must reach them", hosts=joining)
-        is_retired = any(operation.kind is Kind.UNREGISTER for operation in self.operations)
-        self.add(Kind.SWITCH, situation.slug, cause, hosts=joining, drain=() if is_retired else drain)
+        why = "only healthy replicas may take requests"
+        self.add(Kind.WAIT_HEALTHY, situation.slug, why, hosts=situation.unsettled)
+        if not situation.joining:
+            return
+        self.add(Kind.REGISTER, situation.slug, "the balancer must know them", hosts=situation.joining)
+        self.add(Kind.WAIT_UP, situation.slug, "the balancer must reach them", hosts=situation.joining)
+        is_drained = any(operation.kind is Kind.WAIT_DRAINED for operation in self.operations)
+        drain = () if is_drained else situation.leaving_members
+        self.add(Kind.SWITCH, situation.slug, cause, hosts=situation.joining, drain=drain)
 
-    def drain(self, cause: str, *, is_first: bool = False) -> None:
+    def drain(self, cause: str) -> None:
         """Give the replicas that go no more requests, and let them finish those that they have."""
         situation = self._situation
         members = situation.leaving_members
         if not members:
             return
         is_switched = any(operation.kind is Kind.SWITCH for operation in self.operations)
-        if is_first or not is_switched:
+        if not is_switched:
             self.add(Kind.SWITCH, situation.slug, cause, drain=members)
         self.add(Kind.WAIT_DRAINED, situation.slug, cause, hosts=members)
 

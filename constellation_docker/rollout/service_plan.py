@@ -35,7 +35,7 @@ def plan_service(
     is_watched = bool(situation.joining) or situation.has_stale
     if compiled.options.order == "stop-first" and situation.numbers and situation.leaving_running:
         why = "its place is needed for the new one"
-        draft.drain(why, is_first=True)
+        draft.drain(why)
         draft.retire(why)
         draft.join(cause)
         draft.monitor()
