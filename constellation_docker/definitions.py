@@ -1,8 +1,8 @@
 """The code location: every asset, check, job, sensor and schedule, on one screen.
 
-    model_card ▶ model_source ▶ dependency_lock ▶ model_image ▶ published_image      name@version
-                                                   compose_file ◀─┤                  environment
-                                                   deployment   ◀─┘                  environment|name
+model_card ▶ model_source ▶ dependency_lock ▶ model_image ▶ published_image      name@version
+                                               compose_file ◀─┤                  environment
+                                               deployment   ◀─┘                  environment|name
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ defs = dg.Definitions(
         model_assets.published_image,
         *deployment_assets(environments=list(load_settings().environments)),
     ],
-    asset_checks=[checks.inspect_source, checks.verify_built_image],
+    asset_checks=[checks.inspect_source, checks.compare_export, checks.verify_built_image],
     jobs=[jobs.package_model, jobs.deploy_model, delete_model, image_jobs.pull_image, image_jobs.push_image],
     sensors=[sensors.model_cards, sensors.wanted_deployments, sensors.failed_runs],
     schedules=[schedules.repackage_failed, schedules.heal_drift],

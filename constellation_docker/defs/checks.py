@@ -1,18 +1,13 @@
-"""Asset checks, one verdict per model version. All of them block publishing.
+"""The checks that must pass before an image is published, with one verdict per model version."""
 
-Dagster's checks are asset-level unless they carry partitions, and then one version's failure would show
-on all; `partitions_def` on a check spec is a preview feature of Dagster 1.13 that does what is needed.
-"""
-
-import warnings
 from collections.abc import Iterator
 
 import dagster as dg
 
 from constellation_docker.defs import metadata
 from constellation_docker.defs.failures import RETRY_WHAT_PASSES, explained
-from constellation_docker.defs.model_assets import SourceRecord, model_image, model_source
-from constellation_docker.defs.partitions import MODEL_VERSIONS
+from constellation_docker.defs.model_assets import LockRecord, SourceRecord
+from constellation_docker.defs.partitions import partitioned_check
 from constellation_docker.defs.resources import EngineResource, SettingsResource
 from constellation_docker.packaging import BuiltImage, inspect_code, verify_image
 
@@ -25,25 +20,13 @@ VERIFICATIONS = {
 }
 
 
-def _spec(
-    name: str, asset: dg.AssetsDefinition, description: str, *reads: dg.AssetsDefinition
-) -> dg.AssetCheckSpec:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            name,
-            asset=asset,
-            description=description,
-            additional_deps=reads,
-            blocking=True,
-            partitions_def=MODEL_VERSIONS,
-        )
-
-
 @dg.multi_asset_check(
     specs=[
-        _spec(
-            "code_compiles", model_source, "All Python compiles, and a handler has the class that is called."
+        partitioned_check(
+            "code_compiles",
+            "model_source",
+            "All Python compiles, and a handler has the class that is called.",
+            is_blocking=True,
         )
     ]
 )
@@ -69,7 +52,27 @@ def inspect_source(
 
 @dg.multi_asset_check(
     specs=[
-        _spec(name, model_image, description, model_source) for name, description in VERIFICATIONS.items()
+        partitioned_check("export_agrees", "dependency_lock", "An export to ONNX answers like the original.")
+    ]
+)
+def compare_export(dependency_lock: LockRecord) -> Iterator[dg.AssetCheckResult]:
+    """Whether an export to ONNX was kept; one that was not is a warning: the model is served as it is."""
+    export = dependency_lock.export
+    report = export.report if export else None
+    yield dg.AssetCheckResult(
+        check_name="export_agrees",
+        asset_key="dependency_lock",
+        passed=report is None or report.kept,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=export.reason if export else "There is nothing to export.",
+        metadata=metadata.export_metadata(export),
+    )
+
+
+@dg.multi_asset_check(
+    specs=[
+        partitioned_check(name, "model_image", description, reads=("model_source",), is_blocking=True)
+        for name, description in VERIFICATIONS.items()
     ],
     retry_policy=RETRY_WHAT_PASSES,
 )

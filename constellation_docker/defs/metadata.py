@@ -16,6 +16,7 @@ from constellation_docker.packaging import (
     BuiltImage,
     CheckResult,
     DependencyLock,
+    Export,
     PublishedImage,
     RuntimeChoice,
     Source,
@@ -156,6 +157,29 @@ def lock_metadata(lock: DependencyLock | None, choice: RuntimeChoice, base: Base
         ),
         "asked for": code_block("\n".join(lock.inputs)),
     }
+
+
+def export_metadata(export: Export | None) -> Metadata:
+    """What became of the export to ONNX, with its largest deviation."""
+    if export is None or export.report is None:
+        return {"export": dg.MetadataValue.text(export.reason if export else "nothing to export")}
+    report = export.report
+    shown: Metadata = {
+        "export": dg.MetadataValue.text(report.reason),
+        "export kept": dg.MetadataValue.bool(report.kept),
+        "export (s)": dg.MetadataValue.float(report.seconds),
+    }
+    if report.largest_deviation is not None:
+        shown["largest deviation"] = dg.MetadataValue.float(report.largest_deviation)
+    if report.tolerance is not None:
+        shown["tolerance"] = dg.MetadataValue.float(report.tolerance)
+    if report.deviations:
+        shown["deviations"] = table(
+            [{"input": name, "deviation": deviation} for name, deviation in report.deviations.items()]
+        )
+    if report.log_tail:
+        shown["export log"] = log_end(report.log_tail)
+    return shown
 
 
 def image_metadata(built: BuiltImage) -> Metadata:

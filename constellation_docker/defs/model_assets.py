@@ -25,12 +25,14 @@ from constellation_docker.packaging import (
     BuiltImage,
     ContainerUv,
     DependencyLock,
+    Export,
     PublishedImage,
     RuntimeChoice,
     Source,
     build_image,
     choose_runtime,
     ensure_base_image,
+    export_source,
     fetch_source,
     plan_image,
     publish_image,
@@ -73,12 +75,16 @@ class LockRecord(BaseModel):
     """The lock, the runtime that it is for and the base image whose Python it fits.
 
     Args:
+        source: What is served: the repository, or its export to ONNX; None for a ready-made image.
         lock: None where the image brings its own environment.
+        export: What became of the export to ONNX; None for a ready-made image.
     """
 
+    source: Source | None
     lock: DependencyLock | None
     choice: RuntimeChoice
     base: BaseImage
+    export: Export | None
 
 
 def _row_of(store: CardStore, key: str) -> ModelRow:
@@ -182,17 +188,25 @@ def dependency_lock(
     engines: EngineResource,
     model_source: SourceRecord,
 ) -> dg.MaterializeResult[LockRecord]:
-    """Every package of the image, resolved for its Python and platform, with hashes."""
+    """Every package of the image, resolved for its Python and platform, with hashes.
+
+    Here it is decided what serves the model. A transformers repository without ONNX weights is exported first,
+    where its card allows, and served by the small onnx runtime if it answers like the original.
+    """
     known, card = settings.load(), model_source.card
     with explained(context, card.key, "locking dependencies"):
         choice = choose_runtime(model_source.source, card)
         context.log.info(f"Runtime {choice.runtime}: {choice.reason}")
         engine = engines.building()
         base = ensure_base_image(engine, "python", known.base_image, on_line=context.log.info)
-        lock = None
-        if model_source.source is not None:
+        source, lock, export = model_source.source, None, None
+        if source is not None:
+            export = export_source(
+                source, card, choice, engine, base=base, settings=known, on_line=context.log.info
+            )
+            source, choice = export.source, export.choice
             lock = resolve_lock(
-                model_source.source,
+                source,
                 card,
                 choice,
                 base=base,
@@ -204,8 +218,8 @@ def dependency_lock(
     for note in choice.notes:
         context.log.warning(note)
     return dg.MaterializeResult(
-        value=LockRecord(lock=lock, choice=choice, base=base),
-        metadata=metadata.lock_metadata(lock, choice, base),
+        value=LockRecord(source=source, lock=lock, choice=choice, base=base, export=export),
+        metadata=metadata.lock_metadata(lock, choice, base) | metadata.export_metadata(export),
         data_version=dg.DataVersion(lock.digest if lock else "none"),
     )
 
@@ -230,7 +244,7 @@ def model_image(
     with explained(context, card.key, "building the image"):
         recipe = plan_image(
             card,
-            model_source.source,
+            dependency_lock.source,
             dependency_lock.lock,
             dependency_lock.choice,
             dependency_lock.base,

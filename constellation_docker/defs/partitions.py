@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import dagster as dg
 
 from constellation_docker.errors import InvalidInput
@@ -30,6 +32,31 @@ With Dagster's default mapping every such arrow makes the UI and every launch ma
 one side to all on the other. Here a domain function decides what depends on what (the wanted state),
 so the arrow is only for people to see.
 """
+
+
+def partitioned_check(
+    name: str,
+    asset: str,
+    description: str,
+    *,
+    reads: tuple[str, ...] = (),
+    is_blocking: bool = False,
+) -> dg.AssetCheckSpec:
+    """A check with a verdict for each model version.
+
+    Dagster's checks are asset-level unless they carry partitions, and then one version's failure would show on
+    all. `partitions_def` on a check spec is a preview feature of Dagster 1.13, used knowingly.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return dg.AssetCheckSpec(
+            name,
+            asset=asset,
+            description=description,
+            additional_deps=reads,
+            blocking=is_blocking,
+            partitions_def=MODEL_VERSIONS,
+        )
 
 
 def model_version_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> str:
