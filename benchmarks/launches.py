@@ -73,11 +73,12 @@ class DagsterLaunches:
         ]
 
     def _complaints(self, runs: list[Run]) -> str:
+        """What the runs say of themselves, down to one that ended before its first step."""
         return "; ".join(
-            str((entry.raw.get("error") or {}).get("message"))
+            str((entry.raw.get("error") or {}).get("message") or entry.message)
             for run in runs
             for entry in self._log(run)
-            if entry.kind == "ExecutionStepFailureEvent"
+            if entry.kind in {"ExecutionStepFailureEvent", "RunFailureEvent", "RunCanceledEvent"}
         )
 
     def _log(self, run: Run) -> list[LogEntry]:

@@ -7,6 +7,9 @@
 
 The things compared run one after the other in the same process, several times, and their medians are compared. The
 section of `RESULTS.md` is replaced only by a run that measured everything that the section holds.
+
+The images are removed at the end, but the engine keeps its build cache (about 10 GB with torch), which only its
+administrator may prune; DOCKER_HOST names another engine where that matters.
 """
 
 from __future__ import annotations
