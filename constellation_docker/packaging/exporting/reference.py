@@ -67,7 +67,12 @@ def load_reference(path: Path, task: str) -> Reference:
         loader = transformers.AutoImageProcessor if is_image else transformers.AutoTokenizer
         preprocessor = loader.from_pretrained(path, **options)
         model, info = getattr(transformers, class_name).from_pretrained(
-            path, dtype=torch.float32, output_loading_info=True, **options
+            # torch's fused attention would be taken apart again into more operations than the plain one has.
+            path,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
+            **options,
         )
     except Exception as problem:
         # transformers and what it loads with raise of every kind on files that are missing or broken.
