@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from benchmarks.workbench import MODEL, PREFIX, Workbench
+from benchmarks.workbench import MODEL, PREFIX, LaunchTimes, Workbench
 from constellation_docker.cards import CardStore, ModelCard
 from constellation_docker.gateway import DagsterClient, LogEntry, Run
 from constellation_docker.settings import Settings, load_settings
@@ -18,6 +18,7 @@ from deploy.local_dagster import LocalDagster, free_port
 
 RUN_DEADLINE_SECONDS = 900
 LOOK_SECONDS = 0.2
+FIRST_STEP = "model_card"
 IMAGE_STEP = "model_image"
 
 
@@ -35,11 +36,11 @@ class DagsterLaunches:
         self._settings = settings
         self._bench = bench
 
-    def seconds_to_image(self, version: str, repository: Path, *, runtime: str) -> float:
+    def launch(self, version: str, repository: Path, *, runtime: str) -> LaunchTimes:
         """Register a version, launch its packaging, and wait for the end of the run.
 
         Returns:
-            Seconds from submitting the launch to the materialization of `model_image`, by the event's own time.
+            How long it took until `model_image` was materialized, by the events' own times.
         """
         card = self._bench.card_of(version, repository, runtime=runtime)
         store = CardStore.open(self._settings.store_url)
@@ -51,9 +52,14 @@ class DagsterLaunches:
         self._client.package(card.key, tags={"user": "benchmark"})
         runs = self._wait(card)
         self._bench.tags.append(f"{PREFIX}/{card.slug}:{card.image_tag}")
-        moments = [moment for run in runs for moment in self._image_moments(run)]
-        assert moments, f"{card.key} was not packaged: {self._complaints(runs)}"
-        return min(moments) - submitted
+        for run in runs:
+            begun = self._moments(run, "ExecutionStepStartEvent", FIRST_STEP)
+            materialized = self._moments(run, "MaterializationEvent", IMAGE_STEP)
+            if begun and materialized:
+                return LaunchTimes(
+                    seconds=min(materialized) - submitted, start_seconds=min(begun) - submitted
+                )
+        raise RuntimeError(f"{card.key} was not packaged: {self._complaints(runs)}")
 
     def _wait(self, card: ModelCard) -> list[Run]:
         """All runs of a version, once they have ended: the row sensor may have been as quick as we were."""
@@ -65,11 +71,11 @@ class DagsterLaunches:
             time.sleep(LOOK_SECONDS)
         raise TimeoutError(f"The packaging of {card.key} did not end within {RUN_DEADLINE_SECONDS} s.")
 
-    def _image_moments(self, run: Run) -> list[float]:
+    def _moments(self, run: Run, kind: str, step: str) -> list[float]:
         return [
             float(entry.raw["timestamp"]) / 1000
             for entry in self._log(run)
-            if entry.kind == "MaterializationEvent" and entry.step == IMAGE_STEP
+            if entry.kind == kind and entry.step == step
         ]
 
     def _complaints(self, runs: list[Run]) -> str:

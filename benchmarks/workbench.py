@@ -61,6 +61,19 @@ class Packaged:
     seconds: float
 
 
+@dataclass(frozen=True)
+class LaunchTimes:
+    """One launch through Dagster.
+
+    Attributes:
+        seconds: From submitting it to the materialized `model_image`, without its checks.
+        start_seconds: Of these, until the first step began: Dagster's queue and the start of its process.
+    """
+
+    seconds: float
+    start_seconds: float
+
+
 @dataclass
 class Workbench:
     """An engine, a store of its own in a temporary directory, and the versions that were made there.

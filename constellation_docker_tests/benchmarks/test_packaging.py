@@ -47,7 +47,7 @@ def test_a_figure_that_is_not_kept_says_so() -> None:
 
 
 def test_torch_is_held_to_a_tenth() -> None:
-    figures = plan_figures([_times("transformers", launch=[1.0])], {})
+    figures = plan_figures([_times("transformers", launch=[1.0], start=[0.5])], {})
     assert {
         figure.promised for figure in figures if "second version / naive" in figure.name and figure.promised
     } == {0.1}
@@ -61,8 +61,10 @@ def test_image_sizes_are_compared_only_where_both_were_built() -> None:
 
 def test_launches_are_compared_only_where_they_were_measured() -> None:
     assert not any("launch" in figure.name for figure in plan_figures([_times("onnx")], {}))
-    figure = _figure(plan_figures([_times("onnx", launch=[5.0])], {}), "launch")
+    figures = plan_figures([_times("onnx", launch=[5.0], start=[3.0])], {})
+    figure = _figure(figures, "launch to `model_image`")
     assert figure.measured == pytest.approx(5 / 11) and figure.promised == 0.5
+    assert _figure(figures, "without Dagster's start").measured == pytest.approx(2.0)
 
 
 def test_time_per_model_is_compared_between_sizes() -> None:
