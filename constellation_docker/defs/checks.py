@@ -9,15 +9,8 @@ from constellation_docker.defs.failures import RETRY_WHAT_PASSES, explained
 from constellation_docker.defs.model_assets import LockRecord, SourceRecord
 from constellation_docker.defs.partitions import partitioned_check
 from constellation_docker.defs.resources import EngineResource, SettingsResource
+from constellation_docker.defs.verdicts import IMAGE_ID, VERIFICATIONS
 from constellation_docker.packaging import BuiltImage, inspect_code, verify_image
-
-VERIFICATIONS = {
-    "starts_as_in_production": "Runs non-root on a read-only root, without capabilities or network, within its limits.",
-    "becomes_ready": "Says that it is ready within its deadline.",
-    "answers_examples": "Answers the card's example inputs through the real Hugging Face client.",
-    "rejects_malformed_input": "Answers malformed input with 4xx, and goes on.",
-    "finishes_request_in_flight": "Finishes the request in flight on SIGTERM, then exits.",
-}
 
 
 @dg.multi_asset_check(
@@ -103,6 +96,7 @@ def verify_built_image(
             passed=check.passed,
             description=check.message,
             metadata=metadata.check_metadata(check)
+            | {IMAGE_ID: dg.MetadataValue.text(report.image_id)}
             | ({} if check.passed else {"container log": metadata.log_end(report.log_tail)}),
         )
     _end_step(model_source.card.key, failures, report.log_tail)

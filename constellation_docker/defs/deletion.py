@@ -13,7 +13,7 @@ from constellation_docker.defs.jobs import package_model
 from constellation_docker.defs.partitions import MODEL_VERSIONS, MODELS
 from constellation_docker.defs.past_runs import runs_on
 from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
-from constellation_docker.engine import Engine
+from constellation_docker.engine import Engine, ImageSummary
 from constellation_docker.errors import InvalidInput
 from constellation_docker.rollout import RemovalResult, remove_service, remove_unused_images
 
@@ -139,11 +139,22 @@ def _remove_images(
     engine: Engine, store: CardStore, rows: Sequence[ModelRow], on_line: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Remove these versions' images from the building engine, unless a container or another version uses them."""
-    ids = {image.id for row in rows for image in engine.list_images({"constellation.model-id": row.model_id})}
+    ids = {
+        image.id
+        for row in rows
+        for image in engine.list_images({"constellation.model-id": row.model_id})
+        if _is_of(row, image)
+    }
     removed = remove_unused_images(engine, ids, _images_in_use(store, without={row.model_id for row in rows}))
     for image in removed:
         on_line(f"Removed the image {image}.")
     return removed
+
+
+def _is_of(row: ModelRow, image: ImageSummary) -> bool:
+    """Whether an image bears the model's own name, or none: what somebody builds upon ours inherits its labels."""
+    names = {tag.rpartition(":")[0].rpartition("/")[2] for tag in image.tags}
+    return names <= {row.card.slug}
 
 
 def _remove_partitions(instance: dg.DagsterInstance, store: CardStore, rows: Sequence[ModelRow]) -> None:

@@ -33,6 +33,9 @@ def explained(context: tags.StepContext, subject: str, step: str) -> Iterator[No
     except ConstellationError as error:
         tags.identify_run(context, {tags.IS_TRANSIENT: str(error.is_transient).lower()})
         raise failure_of(error, subject, step, is_last_try=_retries_of(context) >= MAX_RETRIES) from error
+    if _retries_of(context) or tags.IS_TRANSIENT in context.run.tags:
+        # What passed is over: a later step's failure must not be taken for it.
+        tags.identify_run(context, {tags.IS_TRANSIENT: "false"})
 
 
 def _retries_of(context: tags.StepContext) -> int:

@@ -129,7 +129,8 @@ def plan_healing(
 
     What ran stably is healed whenever it drifts. A release that never became stable is tried again only where
     its last run failed for a passing reason, and not for ever; otherwise a bad release would be rolled out
-    again at every tick.
+    again at every tick. A service that is wanted stopped differs while it still runs, and a wish for a version
+    that is not published yet differs until it is: a deployment would start the one and fail for the other.
 
     Args:
         rows: The environment's wanted deployments.
@@ -140,6 +141,8 @@ def plan_healing(
     """
     requests = []
     for row in rows:
+        if row.state != "running" or row.row.published_at is None:
+            continue
         own = [run for run in runs if run.partition == row.key]
         of_revision = [run for run in own if run.tags.get(tags.SERVICE_REVISION) == str(row.revision)]
         may_be_tried = row.stable_revision == row.revision or (

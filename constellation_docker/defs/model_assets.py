@@ -20,6 +20,7 @@ from constellation_docker.defs.resources import (
     EngineResource,
     SettingsResource,
 )
+from constellation_docker.defs.verdicts import require_verdicts
 from constellation_docker.packaging import (
     BaseImage,
     BuiltImage,
@@ -281,6 +282,7 @@ def published_image(
     """The image in the registry, pinned by digest; from here on the model version is immutable."""
     known, card = settings.load(), model_source.card
     with explained(context, card.key, "publishing the image"):
+        require_verdicts(context.instance, card.key, model_image)
         published = publish_image(
             model_image, card, engines.building(), registry=known.registry, on_line=context.log.info
         )

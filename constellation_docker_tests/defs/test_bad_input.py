@@ -63,6 +63,11 @@ class Packager:
         assert result.success == (not sentences)
         return " ".join(str(sentence) for sentence in sentences)
 
+    def materialize(self, row: ModelRow, asset: str) -> None:
+        """Do what a click on one asset alone does."""
+        job = defs.get_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(asset)})
+        job.execute_in_process(instance=self.instance, partition_key=row.key)
+
     def copy(self, example: str = "sentiment") -> Path:
         """A copy of an example that may be spoilt."""
         target = self.directory / f"repository-{len(list(self.directory.iterdir()))}"
@@ -225,4 +230,16 @@ def test_a_row_that_was_corrected_while_it_was_packaged_is_not_published_from_it
 
     monkeypatch.setattr(model_assets, "publish_image", publish_late)
     assert "was corrected while" in packager.package(row)
+    assert packager.store.get(row.model_id).published_at is None
+
+
+def test_an_image_that_failed_its_checks_is_not_published_by_a_click_on_the_last_asset_either(
+    packager: Packager,
+) -> None:
+    repository = packager.copy()
+    raise_at_start(repository)
+    row = packager.register(repository)
+    assert "the moon is full" in packager.package(row)
+    with pytest.raises(dg.Failure, match=r"has not passed .*becomes_ready"):
+        packager.materialize(row, "published_image")
     assert packager.store.get(row.model_id).published_at is None

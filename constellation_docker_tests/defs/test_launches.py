@@ -164,3 +164,12 @@ def test_a_release_that_failed_for_good_is_not_rolled_out_again_at_every_tick(st
     assert plan_healing([row], {"sentiment"}, [failed], 3, "now") == []
     assert len(plan_healing([row], {"sentiment"}, [killed], 3, "now")) == 1
     assert plan_healing([row], {"sentiment"}, [killed] * 3, 3, "now") == []
+
+
+def test_what_is_wanted_stopped_or_not_published_yet_is_not_healed(store: CardStore) -> None:
+    row = wanted(store)
+    stopped = store.want("dev", "sentiment", model_id=row.model_id, state="stopped")
+    assert plan_healing([stopped], {"sentiment"}, [], 3, "now") == []
+    unpublished = store.add(card(version="2"))
+    waiting = store.want("dev", "sentiment", model_id=unpublished.model_id)
+    assert plan_healing([waiting], {"sentiment"}, [], 3, "now") == []

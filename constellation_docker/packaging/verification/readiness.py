@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -169,5 +170,15 @@ def _log(engine: Engine, container: str) -> str:
 
 
 def _last_words(log: str) -> str:
+    """The last line that tells something: our server's last one only says that it has stopped."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return (lines[-1][:300].rstrip(".") + ".") if lines else "it wrote nothing."
+    telling = [line for line in lines if not _is_routine(line)] or lines
+    return (telling[-1][:300].rstrip(".") + ".") if telling else "it wrote nothing."
+
+
+def _is_routine(line: str) -> bool:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(event, dict) and event.get("level") in {"debug", "info"}
