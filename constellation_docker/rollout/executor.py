@@ -76,10 +76,18 @@ class Executor:
         balancer: The environment's balancer.
         pace: How it waits.
         on_line: Told of every step.
+        pull: Brings an image to the engine.
     """
 
     def __init__(
-        self, order: Order, engine: Engine, balancer: Balancer, *, pace: Pace, on_line: Callable[[str], None]
+        self,
+        order: Order,
+        engine: Engine,
+        balancer: Balancer,
+        *,
+        pace: Pace,
+        on_line: Callable[[str], None],
+        pull: Callable[[str], object] | None = None,
     ) -> None:
         self.records: list[StepRecord] = []
         self._done: set[str] = set()
@@ -88,6 +96,7 @@ class Executor:
         self._balancer = balancer
         self._pace = pace
         self._on_line = on_line
+        self._pull = pull or (lambda image: engine.pull(image, on_line=on_line))
         self._project = order.compose_file.project
         self.gate = HealthGate(
             engine, balancer, project=self._project, slug=order.slug, title=order.title, pace=pace
@@ -137,7 +146,7 @@ class Executor:
         options = self._order.compiled.options if self._order.compiled else RolloutOptions()
         balancer, engine = self._balancer, self._engine
         calls: dict[Kind, Callable[[Operation, Observed], object]] = {
-            Kind.PULL_IMAGE: lambda step, _: engine.pull(step.target, on_line=self._on_line),
+            Kind.PULL_IMAGE: lambda step, _: self._pull(step.target),
             Kind.CREATE_NETWORK: lambda step, _: self._create_network(step.target),
             Kind.CREATE_BALANCER: lambda _, seen: self._container().create(assume_state(seen)),
             Kind.START_BALANCER: lambda _, __: self._container().start(),
@@ -156,7 +165,9 @@ class Executor:
             Kind.WAIT_HEALTHY: lambda step, _: gate.wait_healthy(
                 step.hosts, seconds=options.healthy_deadline
             ),
-            Kind.WAIT_UP: lambda step, _: gate.wait_up(step.hosts, seconds=REACHABLE_SECONDS),
+            Kind.WAIT_UP: lambda step, _: gate.wait_up(
+                step.hosts, seconds=min(REACHABLE_SECONDS, options.healthy_deadline)
+            ),
             Kind.WAIT_DRAINED: lambda step, _: gate.wait_drained(step.hosts, seconds=options.drain_timeout),
             Kind.MONITOR: lambda step, _: gate.monitor(step.hosts, seconds=options.min_healthy_time),
         }

@@ -15,10 +15,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from constellation_docker.compose.balancer_config import CONFIG_PATH
-from constellation_docker.engine import Engine
+from constellation_docker.engine import Engine, NotFound
 from constellation_docker.rollout.balancer import BalancerState, Member, Route
 from constellation_docker.rollout.errors import BalancerRefused, BalancerUnavailable
 from constellation_docker.rollout.haproxy_config import (
+    FOLDER,
     FREE_ADDRESS,
     FREE_HOST,
     FREE_PORT,
@@ -69,6 +70,7 @@ class HaproxyBalancer:
         self.container = container
         self._clock = clock
         self._sleep = sleep
+        self._pools: dict[str, str] = {}
 
     def answers(self) -> bool:
         """Whether HAProxy runs and its runtime socket answers."""
@@ -88,12 +90,17 @@ class HaproxyBalancer:
 
     def read_members(self, slug: str) -> tuple[Member, ...]:
         """The members of one route right now."""
-        entries = parse_map(self._socket.ask(f"show map {ROUTES_MAP}"))
-        name = next((value for _, key, value in entries if key == slug), None)
-        if name is None:
+        known = self._pools.get(slug)
+        answer = self._socket.ask(*(show_backend(known) if known else show_all()))
+        found = _backend_of(parse_backends(answer), slug)
+        if found is None and known:
+            # The route has moved to another backend since, or is gone.
+            found = _backend_of(self._read(), slug)
+        if found is None or found.route is None:
+            self._pools.pop(slug, None)
             return ()
-        backends = parse_backends(self._socket.ask(*show_backend(name)))
-        return _state(backends).members(slug)
+        self._pools[slug] = found.name
+        return found.route.members
 
     def register(self, route: Route, members: Sequence[Member]) -> None:
         """Let members join a route, draining. The route is made where there is none."""
@@ -142,19 +149,44 @@ class HaproxyBalancer:
         self.save(plan_layout(routes))
         self._reload(len(plan_layout(routes)))
 
+    def settle(self) -> bool:
+        """See to it that the configuration on disk is the one in force, as it may not be after a killed run.
+
+        Returns:
+            Whether it had to be written.
+        """
+        if self._is_saved(self._read()):
+            return False
+        with self._lock() as backends:
+            self.save(backends)
+        return True
+
     def save(self, backends: Sequence[Backend]) -> None:
         """Write a configuration into the container, whether it runs or not."""
         self._engine.put_archive(self.container, "/", pack_files(render_files(backends)))
+
+    def _is_saved(self, backends: Sequence[Backend]) -> bool:
+        try:
+            packed = self._engine.get_archive(self.container, FOLDER)
+        except NotFound:
+            return False
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            members = {member.name.rpartition("/")[2]: member for member in archive if member.isfile()}
+            for path, text in render_files(backends).items():
+                member = members.get(path.rpartition("/")[2])
+                content = archive.extractfile(member) if member else None
+                if content is None or content.read() != text.encode():
+                    return False
+        return True
 
     def _read(self) -> list[Backend]:
         return parse_backends(self._socket.ask(*show_all()))
 
     def _change(self, plan: Callable[[list[Backend]], list[str]]) -> None:
-        with self._lock():
-            commands = plan(self._read())
+        with self._lock() as backends:
+            commands = plan(backends)
             if commands:
-                self._socket.tell(commands)
-            self.save(self._read())
+                self.save(parse_backends(self._socket.tell(commands, then=show_all())))
 
     def _enlarge(self, backends: Sequence[Backend], slug: str, joining: int) -> list[Backend]:
         routes = [backend.route for backend in backends if backend.route is not None]
@@ -190,40 +222,40 @@ class HaproxyBalancer:
         return next((line for line in lines if line.startswith("Pid:")), "")
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> Iterator[list[Backend]]:
+        """Hold the lock; gives what is in force."""
         token = uuid.uuid4().hex
-        self._acquire(token)
+        reference, backends = self._acquire(token)
         try:
-            yield
+            yield backends
         finally:
+            # After a reload the lock is gone by itself.
             with suppress(BalancerUnavailable):
-                self._release(token)
+                self._socket.ask(f"del map {LOCK_MAP} #{reference}")
 
-    def _acquire(self, token: str) -> None:
+    def _acquire(self, token: str) -> tuple[str, list[Backend]]:
         # Entries of a map keep their order, so they are a queue; the first one holds the lock.
-        show = f"show map {LOCK_MAP}"
-        queue = parse_map(self._socket.ask(f"add map {LOCK_MAP} lock {token}", show))
+        look = (f"show map {LOCK_MAP}", *show_all())
+        answer = self._socket.ask(f"add map {LOCK_MAP} lock {token}", *look)
         first, since = "", self._clock()
-        while not queue or queue[0][2] != token:
-            if token not in {value for _, _, value in queue}:
-                queue = parse_map(self._socket.ask(f"add map {LOCK_MAP} lock {token}", show))
-                if not queue:
-                    raise BalancerUnavailable(
-                        f"The balancer {self.container} does not run our configuration.",
-                        remedy="Launch the deployment again: it puts it in force.",
-                    )
-                continue
+        while True:
+            queue = [entry for entry in parse_map(answer) if entry[1] == "lock"]
+            if not queue:
+                raise BalancerUnavailable(
+                    f"The balancer {self.container} does not run our configuration.",
+                    remedy="Launch the deployment again: it puts it in force.",
+                )
+            if queue[0][2] == token:
+                return queue[0][0], parse_backends(answer)
             if queue[0][0] != first:
                 first, since = queue[0][0], self._clock()
             elif self._clock() - since > STALE_LOCK_SECONDS:
                 self._socket.ask(f"del map {LOCK_MAP} #{first}")
             self._sleep(_POLL_SECONDS)
-            queue = parse_map(self._socket.ask(show))
-
-    def _release(self, token: str) -> None:
-        for reference, _, value in parse_map(self._socket.ask(f"show map {LOCK_MAP}")):
-            if value == token:
-                self._socket.ask(f"del map {LOCK_MAP} #{reference}")
+            answer = self._socket.ask(*look)
+            if token not in answer:
+                # HAProxy was started anew, and the queue with it.
+                answer = self._socket.ask(f"add map {LOCK_MAP} lock {token}", *look)
 
 
 def choose_backend(backends: Sequence[Backend], slug: str, hosts: Sequence[str]) -> Backend | None:

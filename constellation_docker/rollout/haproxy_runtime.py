@@ -42,28 +42,37 @@ class RuntimeSocket:
         """
         return self._send("; ".join(commands))
 
-    def tell(self, commands: Sequence[str]) -> None:
+    def tell(self, commands: Sequence[str], *, then: Sequence[str] = ()) -> str:
         """Run commands that change something.
 
         Commands that fit into one line (about 200 of them) take effect together; no request is handled in between.
+
+        Args:
+            commands: They are silent, or acknowledge what they changed.
+            then: Commands that show something afterwards.
+
+        Returns:
+            The answer to `then`.
 
         Raises:
             BalancerUnavailable: The container does not run, or HAProxy does not answer.
             BalancerRefused: HAProxy does not accept one of them.
         """
         for line in _lines(commands):
-            complaints = [
-                answer.strip()
-                for answer in self._send(line).splitlines()
-                if not _ACKNOWLEDGED.fullmatch(answer.strip())
-            ]
-            if complaints:
-                raise BalancerRefused(
-                    f"The balancer {self.container} refused a change: {' '.join(complaints)[:300]}.",
-                    remedy="Launch the deployment again; if it stays, restart the balancer's container.",
-                    balancer=self.container,
-                    commands=line[:2000],
-                )
+            self._check(self._send(line), line)
+        return self.ask(*then) if then else ""
+
+    def _check(self, answers: str, line: str) -> None:
+        complaints = [
+            answer.strip() for answer in answers.splitlines() if not _ACKNOWLEDGED.fullmatch(answer.strip())
+        ]
+        if complaints:
+            raise BalancerRefused(
+                f"The balancer {self.container} refused a change: {' '.join(complaints).rstrip('.')[:300]}.",
+                remedy="Launch the deployment again; if it stays, restart the balancer's container.",
+                balancer=self.container,
+                commands=line[:2000],
+            )
 
     def _send(self, line: str) -> str:
         try:

@@ -45,6 +45,9 @@ def show_backend(name: str) -> tuple[str, ...]:
 def parse_backends(answer: str) -> list[Backend]:
     """The backends of the pool, from the answer to `show_all()`; none where another configuration is in force."""
     sections = _sections(answer)
+    # Answers of other commands may stand before.
+    first = next((index for index, lines in enumerate(sections) if _is_state(lines)), len(sections))
+    sections = sections[first:]
     sections += [[] for _ in range(2 + len(SHOW_MAPS) - len(sections))]
     servers, shown = sections[0], _statistics(sections[1])
     routes, timeouts, limits, paths = map(_map, sections[2 : 2 + len(SHOW_MAPS)])
@@ -137,6 +140,10 @@ def _sections(answer: str) -> list[list[str]]:
         else:
             sections.append([])
     return sections
+
+
+def _is_state(lines: list[str]) -> bool:
+    return any(line.startswith("# be_id") for line in lines)
 
 
 def _servers(lines: list[str]) -> list[dict[str, str]]:

@@ -77,6 +77,7 @@ def roll_out(
     on_line: Callable[[str], None] = lambda line: None,
     is_cancelled: Callable[[], bool] = never,
     resolve: Callable[[str], str] = resolve_secret,
+    pull: Callable[[str], object] | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RolloutResult:
@@ -96,6 +97,7 @@ def roll_out(
         on_line: Told of every step.
         is_cancelled: Asked several times a second.
         resolve: Gives the secret behind a reference.
+        pull: Brings an image to the engine; default: pulls it with what `docker login` left on this machine.
         clock: Seconds that only grow.
         sleep: Waits so many seconds.
 
@@ -127,8 +129,10 @@ def roll_out(
         sleep=sleep,
     )
     balancer = HaproxyBalancer(engine, balancer_name(compose_file.project), clock=clock, sleep=sleep)
-    executor = Executor(order, engine, balancer, pace=pace, on_line=on_line)
+    executor = Executor(order, engine, balancer, pace=pace, on_line=on_line, pull=pull)
     observed = _prepare(executor, order, engine, pace)
+    if observed.balancer is not None and observed.balancer.is_ours:
+        pace.endure(balancer.settle)
     plan = _with_image(plan_rollout(observed, compose_file, slug), compiled, engine)
     try:
         executor.run(plan.operations, observed)

@@ -136,7 +136,7 @@ def test_a_first_deployment_that_fails_leaves_nothing_behind(environment: Enviro
 
 
 def test_a_port_on_which_nothing_listens_is_found_before_the_switch(environment: Environment) -> None:
-    environment.want(port=9999)
+    environment.want(port=9999, deploy=QUICK.model_copy(update={"healthy_deadline": "5s"}))
     with pytest.raises(RolloutFailed, match="the balancer got no good answer from /ready") as caught:
         environment.roll_out()
     assert "Check the port" in caught.value.remedy
@@ -268,6 +268,35 @@ def test_a_balancer_that_went_away_comes_back_with_the_same_routes(
     environment.roll_out()
     wait_for(lambda: _answers(environment), what="the endpoint")
     assert _states(environment) == before
+
+
+def test_a_configuration_on_disk_that_is_not_the_one_in_force_is_written_anew(
+    environment: Environment,
+) -> None:
+    environment.want()
+    environment.roll_out()
+    balancer = HaproxyBalancer(environment.engine, balancer_name(environment.project))
+    assert balancer.settle() is False
+    environment.engine.put_file(balancer.container, "/etc/constellation/routes.map", b"tiny nowhere\n")
+    environment.roll_out()
+    assert balancer.settle() is False
+    environment.engine.restart(balancer.container, grace_seconds=1)
+    wait_for(lambda: _answers(environment), what="the endpoint")
+
+
+def test_more_services_and_replicas_than_the_balancer_made_room_for(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("constellation_docker.rollout.haproxy_config.SPARE_BACKENDS", 1)
+    monkeypatch.setattr("constellation_docker.rollout.haproxy_config.SLOTS", 2)
+    for slug in ("one", "two", "three"):
+        environment.want(slug)
+        environment.roll_out(slug)
+    environment.want("two", replicas=4)
+    environment.roll_out("two")
+    for slug in ("one", "two", "three"):
+        assert ask(environment, slug)["version"] == "1"
+    assert is_at_rest(environment)
 
 
 def test_a_cancelled_rollout_leaves_what_ran_before(environment: Environment) -> None:
