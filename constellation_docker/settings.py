@@ -106,7 +106,8 @@ class SourceSettings(_Section):
         None, description="Reference (`file:` only) to a private key for ssh repositories."
     )
     ssh_known_hosts: Path | None = Field(
-        None, description="Host keys of ssh repositories (default: the known_hosts of the user that runs this)."
+        None,
+        description="Host keys of ssh repositories (default: the known_hosts of the user that runs this).",
     )
 
 

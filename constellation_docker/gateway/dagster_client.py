@@ -215,7 +215,9 @@ class DagsterClient:
         """
         self.add_partition("models", model)
         run_config = {"ops": {"deployment": {"config": dict(config)}}} if config else {}
-        return self.launch("deploy_model", partition=f"{environment}|{model}", run_config=run_config, tags=tags)
+        return self.launch(
+            "deploy_model", partition=f"{environment}|{model}", run_config=run_config, tags=tags
+        )
 
     def launch(
         self,
@@ -252,10 +254,16 @@ class DagsterClient:
         answer = self._query(LAUNCH, {"execution": execution})["launchRun"]
         if answer["__typename"] == "LaunchRunSuccess":
             return str(answer["run"]["runId"])
-        reasons = "; ".join(error["message"] for error in answer.get("errors", [])) or answer.get("message", "")
+        reasons = "; ".join(error["message"] for error in answer.get("errors", [])) or answer.get(
+            "message", ""
+        )
         if answer["__typename"] == "PythonError":
-            raise DagsterUnavailable(f"Dagster could not launch {job}.", remedy="Look into the webserver's log.")
-        raise LaunchRefused(f"Dagster refused to launch {job}: {reasons}", remedy="Correct the launch; see docs/graphql.md.")
+            raise DagsterUnavailable(
+                f"Dagster could not launch {job}.", remedy="Look into the webserver's log."
+            )
+        raise LaunchRefused(
+            f"Dagster refused to launch {job}: {reasons}", remedy="Correct the launch; see docs/graphql.md."
+        )
 
     def run(self, run_id: str) -> Run | None:
         """One run by its id."""
@@ -286,7 +294,9 @@ class DagsterClient:
             raise DagsterUnavailable("Dagster could not list runs.", remedy="Look into the webserver's log.")
         return [_run(result) for result in answer["results"]]
 
-    def logs(self, run_id: str, *, cursor: str | None = None, limit: int = 1000) -> tuple[list[LogEntry], str | None]:
+    def logs(
+        self, run_id: str, *, cursor: str | None = None, limit: int = 1000
+    ) -> tuple[list[LogEntry], str | None]:
         """A run's log after a cursor, and the cursor to go on from."""
         answer = self._query(LOGS, {"id": run_id, "cursor": cursor, "limit": limit})["logsForRun"]
         if answer["__typename"] != "EventConnection":
@@ -318,7 +328,9 @@ class DagsterClient:
 
     def _query(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            response = self._http.post(f"{self.url}/graphql", json={"query": document, "variables": variables})
+            response = self._http.post(
+                f"{self.url}/graphql", json={"query": document, "variables": variables}
+            )
             answer = response.json()
         except (httpx.HTTPError, ValueError) as error:
             raise DagsterUnavailable(
@@ -327,9 +339,15 @@ class DagsterClient:
                 cause=type(error).__name__,
             ) from error
         if not isinstance(answer, dict) or answer.get("errors") or "data" not in answer:
-            messages = [str(item.get("message")) for item in (answer.get("errors") or [])] if isinstance(answer, dict) else []
+            messages = (
+                [str(item.get("message")) for item in (answer.get("errors") or [])]
+                if isinstance(answer, dict)
+                else []
+            )
             raise DagsterUnavailable(
-                "Dagster answered a query with an error.", remedy="Look into the webserver's log.", errors=messages
+                "Dagster answered a query with an error.",
+                remedy="Look into the webserver's log.",
+                errors=messages,
             )
         data: dict[str, Any] = answer["data"]
         return data

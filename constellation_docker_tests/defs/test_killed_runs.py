@@ -154,7 +154,7 @@ def test_cancelling_a_run_stops_its_build_on_the_engine(location: Location, tmp_
         pipeline_tag="text-classification",
     )
     run_id = newest_run(location, row)
-    wait_for(lambda: _sleepers(), seconds=120, what="the build's sleep")
+    wait_for(_sleepers, seconds=120, what="the build's sleep")
     location.client.terminate(run_id)
     run = location.wait_for_run(run_id)
     assert run.status == "CANCELED"
