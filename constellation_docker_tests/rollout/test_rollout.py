@@ -21,6 +21,7 @@ from constellation_docker.rollout import (
 )
 from constellation_docker.rollout.observed import balancer_name
 from constellation_docker_tests.fixtures.deadline import wait_for
+from constellation_docker_tests.fixtures.engine import TEST_LABEL, build_context
 from constellation_docker_tests.fixtures.tiny_service import QUICK, Clients, Environment
 
 pytestmark = pytest.mark.slow
@@ -221,6 +222,24 @@ def test_a_service_is_removed_and_nothing_else_is_touched(environment: Environme
     assert environment.containers("goes") == {}
     assert httpx.get(environment.url("goes")).status_code == 404
     assert is_at_rest(environment)
+
+
+def test_an_image_goes_with_the_last_service_that_used_it(environment: Environment) -> None:
+    engine = environment.engine
+    context = build_context({"Dockerfile": "FROM constellation-test/tiny:1\nLABEL only=this"})
+    tags = [f"{environment.project}:1", f"{environment.project}:2"]
+    image = engine.build(context, tag=tags[0], labels={TEST_LABEL: "rollout"}).image_id
+    engine.tag(tags[0], tags[1])
+    for slug in ("one", "two"):
+        environment.want(slug, image=image)
+        environment.roll_out(slug)
+    found = []
+    for slug in ("one", "two"):
+        done = remove_service(environment.file, slug, engine=engine, settings=environment.settings)
+        del environment.services[slug]
+        found.append((done.images, engine.image(tags[1]) is not None))
+    assert found == [((), True), ((image,), False)]
+    assert engine.image(environment.image) is not None
 
 
 @pytest.mark.parametrize("fault", ["removed", "stopped", "killed", "unhealthy", "forgotten by the balancer"])
