@@ -1,6 +1,6 @@
 # Two commands: `make demo` and `make test`. Both need Python 3.11 or 3.12, and root or a running Docker engine.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test test-quick lint format types check-docs docs lock venv engine bench clean
+.PHONY: help demo demo-env demo-stop test test-slow lint format types check-docs docs lock venv engine bench clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -13,14 +13,17 @@ help: ## Show this list
 demo: venv engine ## Package and deploy the example model, ask it something, show the UI's address
 	@$(PYTHON) -m deploy.demo start
 
+demo-env: ## Print the variables with which the command line shares the demo's card store
+	@$(PYTHON) -m deploy.demo env
+
 demo-stop: ## Remove everything that `make demo` made
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m deploy.demo stop; else echo "There is no demo to stop."; fi
 
-test: lint types engine $(READY_ML) ## Lint, strict types and every test
-	@$(PYTHON) -m pytest
-
-test-quick: lint types engine $(READY_ML) ## The same without the slow tests
+test: lint types engine $(READY_ML) ## Lint, strict types and all tests but the slow ones
 	@$(PYTHON) -m pytest -m "not slow"
+
+test-slow: engine $(READY_ML) ## The slow tests: runs killed in every step, long soaks
+	@$(PYTHON) -m pytest -m slow
 
 lint: venv
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check -q .
@@ -32,7 +35,7 @@ format: venv ## Put the code into shape
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 
 docs: venv ## Write the pages that are made from the code
-	@$(PYTHON) -m deploy.configuration_page > docs/configuration.md
+	@$(PYTHON) -m deploy.configuration_page docs/configuration.md
 
 bench: engine $(READY_ML) ## Measure, and write benchmarks/RESULTS.md
 	@$(PYTHON) -m benchmarks.packaging

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -17,8 +19,9 @@ INTRODUCTION = """\
 <!-- Written by `make docs` from constellation_docker/settings.py; a test compares the two. -->
 
 Settings come, strongest first, from environment variables, then from the TOML file that `CONSTELLATION_CONFIG`
-names, then from the defaults below. They are read afresh for every run and every sensor tick; only a new
-*environment* needs the code location to be reloaded, because it is a partition.
+names, then from the defaults below. They are read afresh for every run and every sensor tick. Two are read when the
+code location is loaded, so reload it after a change: the names of `environments`, which are partitions, and
+`reconcile.cron`.
 
 * A setting `section.name` is the variable `CONSTELLATION_SECTION__NAME`. Lists and maps are JSON.
 * **Secrets are references**, never values: `env:NAME` reads an environment variable, `file:/path` a file, at the
@@ -112,4 +115,4 @@ def _first_line(section: type[BaseModel]) -> str:
 
 
 if __name__ == "__main__":
-    print(render_page(), end="")
+    Path(sys.argv[1]).write_text(render_page(), encoding="utf-8")

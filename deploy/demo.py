@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import sys
 import time
 from contextlib import suppress
 
+import httpx
 from huggingface_hub import InferenceClient
 from rich.console import Console
 
@@ -33,15 +35,16 @@ PREFERRED_UI_PORT = 3000
 PREFERRED_ENDPOINT_PORT = 8080
 QUESTION = "I loved this film, the acting was wonderful."
 RUN_DEADLINE_SECONDS = 1800
+ENDPOINT_DEADLINE_SECONDS = 10
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
-    """Start or stop the demo."""
+    """Start or stop the demo, or say which variables a shell needs to share its card store."""
     action = sys.argv[1] if len(sys.argv) > 1 else "start"
     try:
-        return {"start": start, "stop": stop}[action]()
+        return {"start": start, "stop": stop, "env": show_variables}[action]()
     except ConstellationError as error:
         console.print(f"[bold red]✗[/] {error}")
         return 1
@@ -63,7 +66,7 @@ def start() -> int:
         if row.published_at is None:
             console.print(f"[bold]· Packaging {row.key}[/]  {dagster.url}/jobs/package_model")
             _follow(client, _packaging_run(client, row))
-        if not _is_deployed(store, row):
+        if not (_is_deployed(store, row) and _endpoint_is_ready(settings, row)):
             console.print(f"[bold]· Deploying it to the environment {ENVIRONMENT}[/]")
             _follow(client, client.deploy(ENVIRONMENT, row.card.model_name, tags={"user": "make demo"}))
     _show(settings, row, dagster, time.monotonic() - began)
@@ -85,6 +88,16 @@ def stop() -> int:
     _remove_images(engine)
     shutil.rmtree(HOME)
     console.print("Everything that the demo made is gone (the engine's build cache stays).")
+    return 0
+
+
+def show_variables() -> int:
+    """Print the variables that let a shell's command line share the demo's card store."""
+    if not HOME.exists():
+        console.print("There is no demo: start it with `make demo`.", markup=False)
+        return 1
+    for name, value in _dagster().environment.items():
+        print(f"export {name}={shlex.quote(value)}")
     return 0
 
 
@@ -193,17 +206,32 @@ def _show(settings: Settings, row: ModelRow, dagster: LocalDagster, seconds: flo
     endpoint = f"http://{environment.bind}:{environment.port}/{row.card.slug}/"
     # A token is always sent along by the client if the machine has one; this endpoint needs none.
     answers = InferenceClient(model=endpoint, token="none").text_classification(QUESTION)
+    question = json.dumps({"inputs": QUESTION})
+    answer = json.dumps([{"label": item.label, "score": round(item.score, 4)} for item in answers])
     console.print()
     console.print(f"[bold green]It answers.[/] ({seconds:.0f} s)")
-    console.print(f"  endpoint  {endpoint}")
+    console.print(f"  endpoint  {endpoint}   (a page to try it, in a browser)", markup=False)
     console.print(
-        f"  request   curl -s {endpoint} -H 'Content-Type: application/json' -d '{json.dumps({'inputs': QUESTION})}'"
+        f"  request   curl -s {endpoint} -H 'Content-Type: application/json' -d '{question}'", markup=False
     )
-    console.print(
-        f"  answer    {json.dumps([{'label': answer.label, 'score': round(answer.score, 4)} for answer in answers])}"
-    )
+    console.print(f"  answer    {answer}", markup=False)
     console.print(f"  UI        {dagster.url}/assets")
+    console.print(
+        "  own model eval $(make demo-env), then: .venv/bin/constellation-docker cards add card.yaml"
+    )
     console.print("  stop      make demo-stop")
+
+
+def _endpoint_is_ready(settings: Settings, row: ModelRow) -> bool:
+    environment = settings.environment(ENVIRONMENT)
+    deadline = time.monotonic() + ENDPOINT_DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            url = f"http://{environment.bind}:{environment.port}/{row.card.slug}/ready"
+            if httpx.get(url, timeout=5, trust_env=False).status_code == 200:
+                return True
+        time.sleep(0.3)
+    return False
 
 
 def _say(line: str) -> None:

@@ -88,10 +88,10 @@ mutation Terminate($id: String!) {
   }
 }"""
 
-LOCATION_STATUS = """
-query Locations {
-  locationStatusesOrError { __typename ... on WorkspaceLocationStatusEntries { entries { name loadStatus } } }
+READINESS = """
+query Readiness {
   repositoriesOrError { __typename ... on RepositoryConnection { nodes { name location { name } } } }
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
 }"""
 
 
@@ -161,10 +161,13 @@ class DagsterClient:
         """Close the connections."""
         self._http.close()
 
-    def is_location_loaded(self) -> bool:
-        """Whether the webserver answers and has loaded the code location."""
-        nodes = self._query(LOCATION_STATUS, {})["repositoriesOrError"].get("nodes", [])
-        return any(node["location"]["name"] == LOCATION for node in nodes)
+    def is_ready(self) -> bool:
+        """Whether the webserver has loaded the code location and every daemon that is required is alive."""
+        answer = self._query(READINESS, {})
+        nodes = answer["repositoriesOrError"].get("nodes", [])
+        daemons = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
+        is_loaded = any(node["location"]["name"] == LOCATION for node in nodes)
+        return is_loaded and all(daemon["healthy"] for daemon in daemons if daemon["required"])
 
     def add_partition(self, definition: str, key: str) -> None:
         """Add a dynamic partition; one that is there already is fine.
