@@ -101,9 +101,7 @@ class LocalDagster:
                     if self._process_id(name) is None:
                         raise LocalDagsterFailed(f"The {name} ended at its start:\n{self.log_tail(name)}")
                 try:
-                    if client.is_location_loaded() and "Instance is configured" in self.log_tail(
-                        "daemon", 500
-                    ):
+                    if client.is_ready():
                         return
                 except DagsterUnavailable:
                     pass
