@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib import resources
-from typing import Any
-
-from jsonschema import Draft7Validator
-from jsonschema.exceptions import best_match
+from typing import TYPE_CHECKING, Any
 
 from constellation_docker.compose.errors import InvalidComposeFile
+
+if TYPE_CHECKING:
+    from jsonschema import Draft7Validator
+
+# jsonschema takes 80 ms to import: only a run that compiles a file pays for it.
 
 
 @cache
 def compose_validator() -> Draft7Validator:
     """The schema's validator. The class is named because jsonschema does not know the schema's own `$schema` URL."""
+    from jsonschema import Draft7Validator
+
     text = resources.files("constellation_docker.compose").joinpath("compose-spec.json").read_text("utf-8")
     return Draft7Validator(json.loads(text))
 
@@ -30,6 +34,8 @@ def check_compose_document(document: dict[str, Any]) -> None:
     Raises:
         InvalidComposeFile: It does not fit; the message names the place.
     """
+    from jsonschema.exceptions import best_match
+
     validator = compose_validator()
     if validator.is_valid(document):
         return

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Self, TypeVar
 
 import dagster as dg
-import httpx
 import tenacity
 from pydantic import BaseModel
 
@@ -189,6 +188,8 @@ class NotificationFailed(ConstellationError):
     reraise=True,
 )
 def _post(url: str, notice: Mapping[str, object], timeout_seconds: float) -> None:
+    import httpx  # 200 ms that only a notification pays for, and no run
+
     try:
         answer = httpx.post(url, json=notice, timeout=timeout_seconds)
     except httpx.HTTPError as error:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urljoin
 
-import httpx
-
 from constellation_docker.packaging.address import RepositoryAddress, location, resolve_address
 from constellation_docker.packaging.child_process import tail
 from constellation_docker.packaging.source_errors import (
@@ -54,6 +52,8 @@ def resolve_redirect(
         SourceUnreachable: It no longer answers.
     """
     context = ssl.create_default_context(cafile=str(ca_bundle) if ca_bundle else None)
+    import httpx  # 200 ms that only a refused redirect or a complaint pays for
+
     with httpx.Client(verify=context, follow_redirects=False, timeout=30) as client:
         url = address.url.rstrip("/")
         for _ in range(_MAX_REDIRECTS):
