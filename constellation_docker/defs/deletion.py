@@ -103,7 +103,7 @@ def _remove_deployment(
     context: dg.OpExecutionContext, store: CardStore, environment: Environment, wanted: DeploymentRow
 ) -> RemovalResult:
     """Take one service out of one environment, and write down that it is not wanted there."""
-    store.want(
+    unwanted = store.want(
         wanted.environment,
         wanted.model_name,
         model_id=wanted.model_id,
@@ -124,6 +124,7 @@ def _remove_deployment(
             on_line=context.log.info,
         )
         environment.write(compiled)
+        store.mark_stable(wanted.environment, wanted.model_name, unwanted.revision)
     return result
 
 

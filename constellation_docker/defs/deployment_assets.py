@@ -12,6 +12,7 @@ from constellation_docker.cards import (
     DeploymentNotFound,
     DeploymentRow,
     ModelRow,
+    Publication,
     Release,
 )
 from constellation_docker.cards.store import KEEP
@@ -32,7 +33,11 @@ from constellation_docker.rollout import RolloutFailed, observe, plan_environmen
 
 
 class DeployConfig(dg.Config):
-    """What to deploy; with nothing given, what is wanted already, or else the newest published version."""
+    """What to deploy; with nothing given, what is wanted already, or else the newest published version.
+
+    With nothing given a service that is wanted stopped or deleted stays so; a version, or a release to go back to,
+    starts it.
+    """
 
     version: str | None = Field(None, description="Version of the model, such as 1.0.0.")
     model_id: str | None = Field(None, description="The version's id, instead of `version`.")
@@ -100,27 +105,25 @@ def deployment_assets(environments: list[str]) -> list[dg.AssetsDefinition]:
 
         New replicas come up beside the old, take over when they are healthy, and are watched for a while.
         Where they do not become healthy the old ones never stopped serving, and the run fails with their log.
+        What is wanted stopped or deleted is drained, and its containers and its route are removed.
         """
         partition = context.run.tags.get(tags.PARTITION, "a service")
         with explained(context, partition, "deploying"), cards.open() as store:
             name, model = service_of(context)
             environment = Environment(name, settings.load(), engines.of_environment(name))
             tags.identify_run(context, {tags.ENVIRONMENT: name, tags.MODEL: model, tags.ACTION: "deploy"})
-            row = _want(store, environment, model, config, tags.requester_of(context))
-            tags.identify_run(
-                context,
-                {
-                    tags.MODEL_ID: row.model_id,
-                    tags.VERSION: row.row.card.model_version,
-                    tags.SERVICE_REVISION: str(row.revision),
-                },
-            )
+            _identify(context, _want(store, environment, model, config, tags.requester_of(context)))
             with environment.leased(
-                store, model, context.run_id, context.instance, context.log.info
+                store, model, context.run.run_id, context.instance, context.log.info
             ) as lease:
-                if row.row.publication is not None:
+                # Whoever held the lease before may have changed the wish: a deletion does.
+                row = store.deployment(name, model)
+                _identify(context, row)
+                if row.state != "running":
+                    context.log.info(f"{row.key} is wanted {row.state}: what runs of it is taken away.")
+                else:
                     deliver_image(
-                        row.row.publication,
+                        _publication_of(row.row, name),
                         to=environment.engine,
                         built_on=engines.building(),
                         registry=environment.settings.registry,
@@ -143,7 +146,7 @@ def deployment_assets(environments: list[str]) -> list[dg.AssetsDefinition]:
                         engine=environment.engine,
                         settings=environment.own_settings,
                         lease=lease,
-                        run_id=context.run_id,
+                        run_id=context.run.run_id,
                         compose_path=str(path),
                         on_line=context.log.info,
                     )
@@ -152,10 +155,23 @@ def deployment_assets(environments: list[str]) -> list[dg.AssetsDefinition]:
                     raise
                 store.mark_stable(name, model, row.revision)
         return dg.MaterializeResult(
-            metadata=metadata.rollout_metadata(result, row), data_version=dg.DataVersion(result.spec_hash)
+            metadata=metadata.rollout_metadata(result, row),
+            data_version=dg.DataVersion(result.spec_hash or row.state),
         )
 
     return [compose_file, deployment]
+
+
+def _identify(context: dg.AssetExecutionContext, row: DeploymentRow) -> None:
+    """Tag the run with the wish that it carries out."""
+    tags.identify_run(
+        context,
+        {
+            tags.MODEL_ID: row.model_id,
+            tags.VERSION: row.row.card.model_version,
+            tags.SERVICE_REVISION: str(row.revision),
+        },
+    )
 
 
 def _want(
@@ -174,6 +190,9 @@ def _want(
             f"{model} cannot be deployed by {' and '.join(given)} at once.",
             remedy="Give one of version, model_id, to.",
         )
+    if not given:
+        with suppress(DeploymentNotFound):
+            return _want_as_before(store, environment.name, model, config.replicas, requested_by)
     release: Release | None = None
     if config.to is not None:
         release = store.release(
@@ -181,12 +200,8 @@ def _want(
         )
         row = store.get(release.model_id)
     else:
-        row = _chosen_version(store, environment.name, model, config)
-    if row.publication is None:
-        raise NotPublished(
-            f"{row.key} cannot be deployed to {environment.name}: it has no published image.",
-            remedy="Launch the job package_model for it, and wait for its end.",
-        )
+        row = _chosen_version(store, model, config)
+    _publication_of(row, environment.name)
     replicas = config.replicas if config.replicas is not None else (release.replicas if release else KEEP)
     return store.want(
         environment.name,
@@ -198,17 +213,42 @@ def _want(
     )
 
 
-def _chosen_version(store: CardStore, environment: str, model: str, config: DeployConfig) -> ModelRow:
+def _want_as_before(
+    store: CardStore, environment: str, model: str, replicas: int | None, requested_by: str
+) -> DeploymentRow:
+    """The wish as it stands, at most with another number of replicas: stopped stays stopped.
+
+    Raises:
+        DeploymentNotFound: There is no wish yet.
+        NotPublished: Its version is to run and has no image yet.
+    """
+    present = store.deployment(environment, model)
+    if present.state == "running":
+        _publication_of(present.row, environment)
+    return store.want(
+        environment,
+        model,
+        model_id=present.model_id,
+        replicas=KEEP if replicas is None else replicas,
+        state=present.state,
+        requested_by=requested_by,
+    )
+
+
+def _publication_of(row: ModelRow, environment: str) -> Publication:
+    if row.publication is None:
+        raise NotPublished(
+            f"{row.key} cannot be deployed to {environment}: it has no published image.",
+            remedy="Launch the job package_model for it, and wait for its end.",
+        )
+    return row.publication
+
+
+def _chosen_version(store: CardStore, model: str, config: DeployConfig) -> ModelRow:
     if config.model_id is not None:
         return store.get(config.model_id)
-    if config.version is not None:
-        row = store.find(model, config.version)
-    else:
-        row = None
-        with suppress(DeploymentNotFound):
-            present = store.deployment(environment, model)
-            row = present.row if present.state == "running" else None
-        row = row or store.newest_published(model)
+    version = config.version
+    row = store.newest_published(model) if version is None else store.find(model, version)
     if row is None:
         what = f"version {config.version}" if config.version else "published version"
         raise CardNotFound(
@@ -233,9 +273,8 @@ def _settle_for_the_last_stable(
     """After an automatic rollback want what runs, so that nothing tries the failed release again by itself."""
     if failure.outcome != "rolled_back":
         return
-    stable = next(
-        (release for release in store.releases(row.environment, row.model_name) if release.stable_at), None
-    )
+    history = store.releases(row.environment, row.model_name)
+    stable = next((item for item in history if item.stable_at and item.state == "running"), None)
     if stable is None:
         return
     wanted = store.want(

@@ -94,7 +94,8 @@ def plan_repackaging(
 
 
 def plan_deployments(rows: Sequence[DeploymentRow], runs: Sequence[PastRun]) -> list[dg.RunRequest]:
-    """Runs for wanted deployments that changed, whose version is published, and that have none.
+    """Runs for wanted deployments that changed and have none. What is to run waits until its version is published;
+    what is to stop waits for nothing.
 
     Args:
         rows: Deployment rows whose wish, or whose model version's publication, is new.
@@ -108,11 +109,7 @@ def plan_deployments(rows: Sequence[DeploymentRow], runs: Sequence[PastRun]) -> 
             or (run.is_in_progress and tags.SERVICE_REVISION not in run.tags)
             for run in own
         )
-        is_due = (
-            row.state == "running"
-            and row.row.published_at is not None
-            and row.stable_revision != row.revision
-        )
+        is_due = _may_be_carried_out(row) and row.stable_revision != row.revision
         if is_due and not is_known:
             requests.append(deployment_request(row, run_key=f"{row.key}:{row.revision}"))
     return requests
@@ -129,11 +126,11 @@ def plan_healing(
 
     What ran stably is healed whenever it drifts. A release that never became stable is tried again only where
     its last run failed for a passing reason, and not for ever; otherwise a bad release would be rolled out
-    again at every tick. A service that is wanted stopped differs while it still runs, and a wish for a version
-    that is not published yet differs until it is: a deployment would start the one and fail for the other.
+    again at every tick. A service that is wanted stopped or deleted differs while it still runs, and is taken away.
+    A wish for a version that is not published yet differs until it is, and a deployment of it would fail.
 
     Args:
-        rows: The environment's wanted deployments.
+        rows: The environment's deployments, those that are wanted stopped or deleted too.
         drifted: Model names of the services that differ.
         runs: Runs on their partitions, newest first.
         max_attempts: Most runs for one revision that is not stable.
@@ -141,7 +138,7 @@ def plan_healing(
     """
     requests = []
     for row in rows:
-        if row.state != "running" or row.row.published_at is None:
+        if not _may_be_carried_out(row):
             continue
         own = [run for run in runs if run.partition == row.key]
         of_revision = [run for run in own if run.tags.get(tags.SERVICE_REVISION) == str(row.revision)]
@@ -186,6 +183,10 @@ def model_tags(row: ModelRow) -> dict[str, str]:
         tags.VERSION: row.card.model_version,
         tags.CARD_REVISION: str(row.revision),
     }
+
+
+def _may_be_carried_out(row: DeploymentRow) -> bool:
+    return row.state != "running" or row.row.published_at is not None
 
 
 def _has_packaging_run(row: ModelRow, runs: Sequence[PastRun]) -> bool:

@@ -246,13 +246,14 @@ def compose_metadata(compiled: ComposeFile) -> Metadata:
 
 def rollout_metadata(result: RolloutResult, row: DeploymentRow) -> Metadata:
     """Where the service answers, what was done for it and how long each step took."""
-    endpoint = result.endpoint_url or ""
-    return {
-        "endpoint": link_or_text(endpoint),
-        "try it": code_block(
-            f"from huggingface_hub import InferenceClient\n\nclient = InferenceClient(model={endpoint!r})",
-            "python",
-        ),
+    endpoint = result.endpoint_url
+    reached: Metadata = {"endpoint": dg.MetadataValue.text(f"(none: it is wanted {row.state})")}
+    if endpoint is not None:
+        client = (
+            f"from huggingface_hub import InferenceClient\n\nclient = InferenceClient(model={endpoint!r})"
+        )
+        reached = {"endpoint": link_or_text(endpoint), "try it": code_block(client, "python")}
+    return reached | {
         "outcome": dg.MetadataValue.text(result.outcome),
         "version": dg.MetadataValue.text(row.row.card.model_version),
         "revision": dg.MetadataValue.int(row.revision),

@@ -6,10 +6,15 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+from constellation_docker.cards import DeploymentRow
 from constellation_docker.defs import tags
-from constellation_docker.defs.launches import PastRun
+from constellation_docker.defs.jobs import deploy_model
+from constellation_docker.defs.launches import IN_PROGRESS, PastRun
 
 PARTITIONS_PER_QUERY = 200
+
+DELETION = "delete_model"
+"""The job that works on all services of a model, so that its runs carry no partition."""
 
 
 def runs_on(instance: dg.DagsterInstance, partitions: Sequence[str], job: str) -> list[PastRun]:
@@ -27,6 +32,24 @@ def runs_on(instance: dg.DagsterInstance, partitions: Sequence[str], job: str) -
         runs = instance.get_runs(filters=dg.RunsFilter(tags={tags.PARTITION: keys}))
         found.extend(_past_runs(instance, [run for run in runs if run.job_name in {job, "__ASSET_JOB"}]))
     return found
+
+
+def runs_on_services(instance: dg.DagsterInstance, rows: Sequence[DeploymentRow]) -> list[PastRun]:
+    """The runs on some services, newest first; after them the deletions that are at work on them.
+
+    Args:
+        instance: Dagster's instance.
+        rows: The services' rows.
+    """
+    if not rows:
+        return []
+    deletions = instance.get_runs(dg.RunsFilter(job_name=DELETION, statuses=list(IN_PROGRESS)))
+    return runs_on(instance, [row.key for row in rows], deploy_model.name) + [
+        PastRun(row.key, run.status)
+        for run in deletions
+        for row in rows
+        if run.tags.get(tags.MODEL) == row.model_name
+    ]
 
 
 def _past_runs(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> Iterator[PastRun]:

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from constellation_docker.cards import DeploymentRow, ModelRow, StoreUnavailable
+from constellation_docker.defs import tags
 from constellation_docker.defs.environment import Environment
 from constellation_docker.defs.jobs import deploy_model, package_model
 from constellation_docker.defs.launches import plan_healing, plan_repackaging
-from constellation_docker.defs.past_runs import runs_on
+from constellation_docker.defs.partitions import MODELS
+from constellation_docker.defs.past_runs import runs_on, runs_on_services
 from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
 from constellation_docker.errors import ConstellationError
 from constellation_docker.rollout import observe, plan_environment
@@ -45,7 +47,7 @@ def repackage_failed(
     job=deploy_model,
     cron_schedule=CRON,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Compares what runs with what is wanted, and deploys again what differs.",
+    description="Compares what runs with what is wanted, and deploys again, or takes away, what differs.",
 )
 def heal_drift(
     context: dg.ScheduleEvaluationContext,
@@ -61,7 +63,9 @@ def heal_drift(
     try:
         with cards.open() as store:
             for name in known.environments:
-                rows = [row for row in store.wanted(name) if isinstance(row, DeploymentRow)]
+                # Deleted ones too: what still runs of them is drift.
+                wanted = store.wanted(name, include_deleted=True)
+                rows = [row for row in wanted if isinstance(row, DeploymentRow)]
                 if not rows:
                     continue
                 try:
@@ -75,12 +79,17 @@ def heal_drift(
                     continue
                 changed = {change.service for change in plan.changes if change.action != "keep"}
                 drifted = {row.model_name for row in rows if row.row.card.slug in changed}
-                runs = runs_on(context.instance, [row.key for row in rows], deploy_model.name)
+                runs = runs_on_services(context.instance, rows)
                 requests += plan_healing(rows, drifted, runs, known.reconcile.max_attempts, moment)
     except StoreUnavailable as error:
         return dg.SkipReason(f"Nothing was changed: {error}")
     for note in notes:
         context.log.warning(note)
-    return requests[: known.reconcile.max_runs_per_tick] or dg.SkipReason(
-        "; ".join(notes) or "Everything runs as wanted."
+    requests = requests[: known.reconcile.max_runs_per_tick]
+    if not requests:
+        return dg.SkipReason("; ".join(notes) or "Everything runs as wanted.")
+    # A deleted model has left the board, and a request for a partition that is not there would end the tick.
+    context.instance.add_dynamic_partitions(
+        str(MODELS.name), sorted({request.tags[tags.MODEL] for request in requests})
     )
+    return requests

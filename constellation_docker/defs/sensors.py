@@ -17,7 +17,7 @@ from constellation_docker.defs import tags
 from constellation_docker.defs.jobs import deploy_model, package_model
 from constellation_docker.defs.launches import plan_deployments, plan_packaging
 from constellation_docker.defs.partitions import MODEL_VERSIONS, MODELS
-from constellation_docker.defs.past_runs import runs_on
+from constellation_docker.defs.past_runs import runs_on, runs_on_services
 from constellation_docker.defs.resources import CardStoreResource, SettingsResource
 from constellation_docker.errors import ConstellationError
 from constellation_docker.settings import resolve_secret
@@ -101,7 +101,8 @@ def model_cards(
     jobs=[deploy_model],
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Deploys what the deployments table wants and no run works on, once its version is published.",
+    description="Brings about what the deployments table wants and no run works on: running once its version is "
+    "published, stopped and deleted at once.",
 )
 def wanted_deployments(
     context: dg.SensorEvaluationContext, settings: SettingsResource, cards: CardStoreResource
@@ -121,17 +122,16 @@ def wanted_deployments(
     for row in _valid(rows, context):
         if row.environment not in environments:
             context.log.warning(f"Skipped: {row.key} is wanted, but no environment has that name.")
-    requests = plan_deployments(
-        known, runs_on(context.instance, [row.key for row in known], deploy_model.name)
-    )
+    requests = plan_deployments(known, runs_on_services(context.instance, known))
     held_back = {str(request.partition_key) for request in requests[most_runs:]}
     changes = [(ChangeCursor(moment=row.changed_at, row_id=row.key), row.key in held_back) for row in rows]
     following = advance(cursor, changes, datetime.now(UTC))
+    # A deleted model leaves the board; it comes back only where there is something left to do for it.
+    requested = {str(request.partition_key) for request in requests}
+    models = [row.model_name for row in known if row.state != "deleted" or row.key in requested]
     return dg.SensorResult(
         run_requests=requests[:most_runs],
-        dynamic_partitions_requests=[MODELS.build_add_request([row.model_name for row in known])]
-        if known
-        else [],
+        dynamic_partitions_requests=[MODELS.build_add_request(models)] if models else [],
         cursor=following.model_dump_json() if following else None,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import dagster as dg
 import pytest
@@ -166,10 +167,22 @@ def test_a_release_that_failed_for_good_is_not_rolled_out_again_at_every_tick(st
     assert plan_healing([row], {"sentiment"}, [killed] * 3, 3, "now") == []
 
 
-def test_what_is_wanted_stopped_or_not_published_yet_is_not_healed(store: CardStore) -> None:
-    row = wanted(store)
-    stopped = store.want("dev", "sentiment", model_id=row.model_id, state="stopped")
-    assert plan_healing([stopped], {"sentiment"}, [], 3, "now") == []
+@pytest.mark.parametrize("state", ["stopped", "deleted"])
+def test_a_wish_for_no_service_is_due_at_once_and_what_still_runs_then_is_drift(
+    store: CardStore, state: Literal["stopped", "deleted"]
+) -> None:
+    row = wanted(store, is_published=False)
+    unwanted = store.want("dev", "sentiment", model_id=row.model_id, state=state)
+    assert len(plan_deployments([unwanted], [])) == 1
+    store.mark_stable("dev", "sentiment", unwanted.revision)
+    stable = store.deployment("dev", "sentiment")
+    assert plan_deployments([stable], []) == []
+    assert plan_healing([stable], set(), [], 3, "now") == []
+    assert len(plan_healing([stable], {"sentiment"}, [], 3, "now")) == 1
+
+
+def test_a_wish_for_a_version_that_is_not_published_yet_is_not_healed(store: CardStore) -> None:
+    wanted(store)
     unpublished = store.add(card(version="2"))
     waiting = store.want("dev", "sentiment", model_id=unpublished.model_id)
     assert plan_healing([waiting], {"sentiment"}, [], 3, "now") == []

@@ -1,0 +1,65 @@
+"""Wishes for services that stop, start and go, carried out by the real job on a real engine."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from constellation_docker.defs import tags
+from constellation_docker_tests.fixtures.deployer import Deployer, keys
+
+CELL = "dev|acme/tiny"
+
+
+@pytest.mark.parametrize("state", ["stopped", "deleted"])
+def test_a_service_that_is_wanted_stopped_or_deleted_is_taken_away_and_comes_back_only_by_a_version(
+    deployer: Deployer, state: str
+) -> None:
+    row = deployer.publish("acme/tiny")
+    assert deployer.deploy("acme/tiny").success
+    assert deployer.running("acme/tiny") == ["1"]
+    newer = deployer.publish("acme/tiny", "2")
+
+    wish = deployer.store.want("dev", "acme/tiny", model_id=row.model_id, state=state)  # type: ignore[arg-type]
+    assert keys(deployer.wishes()) == [CELL]
+    result = deployer.deploy("acme/tiny")
+    assert result.success
+    assert deployer.running("acme/tiny") == []
+    assert deployer.engine.image(row.publication.image if row.publication else "") is not None
+    materialization = result.asset_materializations_for_node("deployment")[-1]
+    assert materialization.metadata["endpoint"].value == f"(none: it is wanted {state})"
+
+    stable = deployer.store.deployment("dev", "acme/tiny")
+    assert (stable.stable_revision, stable.revision) == (wish.revision, wish.revision)
+    assert deployer.wishes() == deployer.drifts() == []
+    assert deployer.deploy("acme/tiny").success
+    assert deployer.running("acme/tiny") == [], "a click carries out the wish as it stands"
+    assert deployer.store.deployment("dev", "acme/tiny").model_id == row.model_id
+
+    assert deployer.deploy("acme/tiny", version="2").success
+    assert deployer.running("acme/tiny") == ["2"]
+    started = deployer.store.deployment("dev", "acme/tiny")
+    assert (started.state, started.model_id) == ("running", newer.model_id)
+
+
+def test_what_still_runs_of_a_stopped_service_is_drift(deployer: Deployer) -> None:
+    row = deployer.publish("acme/tiny")
+    assert deployer.deploy("acme/tiny").success
+    wish = deployer.store.want("dev", "acme/tiny", model_id=row.model_id, state="stopped")
+    deployer.store.mark_stable("dev", "acme/tiny", wish.revision)
+    assert keys(deployer.drifts()) == [CELL]
+
+
+def test_a_service_that_a_deletion_is_at_work_on_gets_no_run(deployer: Deployer) -> None:
+    row = deployer.publish("acme/tiny")
+    deployer.store.want("dev", "acme/tiny", model_id=row.model_id, state="deleted")
+    run = dg.DagsterRun(
+        job_name="delete_model",
+        run_id="0b9b4a64-0000-4000-8000-000000000001",
+        status=dg.DagsterRunStatus.STARTED,
+        tags={tags.MODEL: "acme/tiny"},
+    )
+    deployer.instance.add_run(run)
+    assert deployer.wishes() == []
+    deployer.instance.report_run_failed(run)
+    assert keys(deployer.wishes()) == [CELL]
