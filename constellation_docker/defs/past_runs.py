@@ -8,10 +8,16 @@ import dagster as dg
 
 from constellation_docker.cards import DeploymentRow
 from constellation_docker.defs import tags
-from constellation_docker.defs.jobs import deploy_model
+from constellation_docker.defs.jobs import deploy_model, package_model
 from constellation_docker.defs.launches import IN_PROGRESS, PastRun
 
 PARTITIONS_PER_QUERY = 200
+
+IMPLICIT_JOB = "__ASSET_JOB"
+"""Dagster's own job for clicks on assets."""
+
+LAST_ASSETS = {package_model.name: "published_image", deploy_model.name: "deployment"}
+"""The asset by which each job has done its work."""
 
 DELETION = "delete_model"
 """The job that works on all services of a model, so that its runs carry no partition."""
@@ -24,14 +30,27 @@ def runs_on(instance: dg.DagsterInstance, partitions: Sequence[str], job: str) -
         instance: Dagster's instance.
         partitions: Partition keys.
         job: The name of the job that the launch is for. A click on an asset runs Dagster's implicit job, so
-            such runs count too.
+            such runs count too: while they are in progress, and afterwards if they made the job's last asset.
     """
     found: list[PastRun] = []
     for start in range(0, len(partitions), PARTITIONS_PER_QUERY):
         keys = list(partitions[start : start + PARTITIONS_PER_QUERY])
         runs = instance.get_runs(filters=dg.RunsFilter(tags={tags.PARTITION: keys}))
-        found.extend(_past_runs(instance, [run for run in runs if run.job_name in {job, "__ASSET_JOB"}]))
+        found.extend(
+            _past_runs(instance, [run for run in runs if run.job_name == job or _stands_for(run, job)])
+        )
     return found
+
+
+def _stands_for(run: dg.DagsterRun, job: str) -> bool:
+    """Whether a run of Dagster's implicit job did, or may yet do, what the job does.
+
+    A click on `model_card` alone packages nothing: once it has ended, the row still waits for its run.
+    """
+    if run.job_name != IMPLICIT_JOB:
+        return False
+    selected = run.asset_selection
+    return run.status in IN_PROGRESS or selected is None or dg.AssetKey(LAST_ASSETS[job]) in selected
 
 
 def runs_on_services(instance: dg.DagsterInstance, rows: Sequence[DeploymentRow]) -> list[PastRun]:

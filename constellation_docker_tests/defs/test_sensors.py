@@ -115,6 +115,43 @@ def test_a_run_that_was_launched_some_other_way_is_not_doubled(
     assert not result.run_requests
 
 
+def click(
+    instance: dg.DagsterInstance, asset: str, status: dg.DagsterRunStatus, partition: str = "sentiment@1"
+) -> None:
+    """Leave a run of a click on one asset, with the tags that its first step adds."""
+    instance.add_run(
+        dg.DagsterRun(
+            job_name="__ASSET_JOB",
+            status=status,
+            tags={tags.PARTITION: partition, tags.CARD_REVISION: "1"},
+            asset_selection=frozenset({dg.AssetKey(asset)}),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("asset", "status", "is_packaged"),
+    [
+        ("model_card", dg.DagsterRunStatus.SUCCESS, False),
+        ("model_image", dg.DagsterRunStatus.FAILURE, False),
+        ("model_card", dg.DagsterRunStatus.STARTED, True),
+        ("published_image", dg.DagsterRunStatus.FAILURE, True),
+    ],
+)
+def test_a_click_that_ended_counts_as_packaging_only_where_it_was_to_publish(
+    store: CardStore,
+    instance: dg.DagsterInstance,
+    asset: str,
+    status: dg.DagsterRunStatus,
+    is_packaged: bool,
+) -> None:
+    register(store)
+    click(instance, asset, status)
+    result = tick(instance)
+    assert isinstance(result, dg.SensorResult)
+    assert bool(result.run_requests) is not is_packaged
+
+
 def test_a_failed_read_is_not_an_empty_table(
     store: CardStore, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
