@@ -88,11 +88,14 @@ def model_cards(
         (ChangeCursor(moment=row.updated_at, row_id=row.model_id), row.key in held_back) for row in rows
     ]
     following = advance(cursor, changes, datetime.now(UTC))
+    partitions = [MODEL_VERSIONS.build_add_request([row.key for row in living])] if living else []
+    # A run that was killed right after it published left its model off the board.
+    published = {row.card.model_name for row in living if row.is_published}
+    if published:
+        partitions.append(MODELS.build_add_request(sorted(published)))
     return dg.SensorResult(
         run_requests=requests[:most_runs],
-        dynamic_partitions_requests=[MODEL_VERSIONS.build_add_request([row.key for row in living])]
-        if living
-        else [],
+        dynamic_partitions_requests=partitions,
         cursor=following.model_dump_json() if following else None,
     )
 

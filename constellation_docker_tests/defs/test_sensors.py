@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Engine as SqlEngine
 from sqlalchemy import create_engine, event, text
 
-from constellation_docker.cards import CardStore, ModelCard
+from constellation_docker.cards import CardStore, ModelCard, Publication
 from constellation_docker.defs import sensors, tags
 from constellation_docker.defs.resources import CardStoreResource, SettingsResource
 from constellation_docker.defs.sensors import ROWS_PER_TICK, SETTLING, ChangeCursor, advance
@@ -84,6 +84,32 @@ def test_one_tick_adds_the_partition_and_requests_the_run(
     assert (request.partition_key, request.tags[tags.MODEL_ID]) == ("sentiment@1", model_id)
     (addition,) = result.dynamic_partitions_requests or []
     assert addition.partition_keys == ["sentiment@1"]
+
+
+def test_a_published_model_is_put_on_the_board_even_if_its_run_was_killed_before_it_did_so(
+    store: CardStore, instance: dg.DagsterInstance
+) -> None:
+    model_id = register(store)
+    store.publish(
+        model_id,
+        Publication(
+            model_id=model_id,
+            commit="c" * 40,
+            source_digest="sha256:s",
+            image="sha256:i",
+            image_size_bytes=1,
+            runtime="onnx",
+            published_at=datetime.now(UTC),
+        ),
+    )
+    register(store, "waiting")
+    result = tick(instance)
+    assert isinstance(result, dg.SensorResult)
+    additions = {
+        addition.partitions_def_name: sorted(addition.partition_keys)
+        for addition in result.dynamic_partitions_requests or []
+    }
+    assert additions == {"model_versions": ["sentiment@1", "waiting@1"], "models": ["sentiment"]}
 
 
 def test_a_tick_that_is_repeated_before_its_runs_exist_asks_with_the_same_run_key(
