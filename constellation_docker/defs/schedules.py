@@ -1,16 +1,16 @@
 """Schedules that put things right by themselves: packaging that failed for passing reasons, and drift."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from constellation_docker.cards import DeploymentRow, ModelRow, StoreUnavailable
+from constellation_docker.cards import DeploymentRow, InvalidRow, ModelRow, StoreUnavailable
 from constellation_docker.defs import tags
 from constellation_docker.defs.environment import Environment
 from constellation_docker.defs.jobs import deploy_model, package_model
 from constellation_docker.defs.launches import plan_healing, plan_repackaging
-from constellation_docker.defs.partitions import MODELS
+from constellation_docker.defs.partitions import MODEL_VERSIONS, MODELS
 from constellation_docker.defs.past_runs import runs_on, runs_on_services
 from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
 from constellation_docker.errors import ConstellationError
@@ -18,6 +18,10 @@ from constellation_docker.rollout import observe, plan_environment
 from constellation_docker.settings import load_settings
 
 CRON = load_settings().reconcile.cron
+
+UNSEEN = timedelta(minutes=1)
+"""A row that has no partition after so long was overlooked by the sensor, or the sensor is stopped.
+A younger one is left to it: both would launch a run for it."""
 
 
 @dg.schedule(
@@ -33,14 +37,28 @@ def repackage_failed(
     reconcile = settings.load().reconcile
     try:
         with cards.open() as store:
-            rows = [row for row in store.list_unpublished() if isinstance(row, ModelRow)]
+            unpublished = store.list_unpublished()
     except StoreUnavailable as error:
         return dg.SkipReason(f"Nothing was changed: {error}")
-    known = set(context.instance.get_dynamic_partitions("model_versions"))
-    rows = [row for row in rows if row.key in known]
+    for row in unpublished:
+        if isinstance(row, InvalidRow):
+            context.log.warning(f"Skipped {row.title}: {row.error}")
+    known = set(context.instance.get_dynamic_partitions(str(MODEL_VERSIONS.name)))
+    unseen_since = datetime.now(UTC) - UNSEEN
+    rows = [
+        row
+        for row in unpublished
+        if isinstance(row, ModelRow) and (row.key in known or row.updated_at < unseen_since)
+    ]
     runs = runs_on(context.instance, [row.key for row in rows], package_model.name)
     requests = plan_repackaging(rows, runs, reconcile.max_attempts)[: reconcile.max_runs_per_tick]
-    return requests or dg.SkipReason("Nothing failed for a passing reason.")
+    if not requests:
+        return dg.SkipReason("Nothing failed for a passing reason, and no row was overlooked.")
+    # Unlike a sensor's result a schedule's cannot ask for partitions.
+    missing = [str(request.partition_key) for request in requests if request.partition_key not in known]
+    if missing:
+        context.instance.add_dynamic_partitions(str(MODEL_VERSIONS.name), missing)
+    return requests
 
 
 @dg.schedule(

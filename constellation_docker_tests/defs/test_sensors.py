@@ -1,4 +1,4 @@
-"""The sensors' ticks on a real card store and a real (ephemeral) Dagster instance."""
+"""The sensors' and the schedule's ticks on a real card store and a real (ephemeral) Dagster instance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy import Engine as SqlEngine
 from sqlalchemy import create_engine, event, text
 
 from constellation_docker.cards import CardStore, ModelCard, Publication
-from constellation_docker.defs import sensors, tags
+from constellation_docker.defs import schedules, sensors, tags
 from constellation_docker.defs.resources import CardStoreResource, SettingsResource
 from constellation_docker.defs.sensors import ROWS_PER_TICK, SETTLING, ChangeCursor, advance
 
@@ -246,6 +246,35 @@ def test_a_tick_after_the_last_change_reads_no_row(
     assert isinstance(idle, dg.SensorResult)
     assert not idle.run_requests and not idle.dynamic_partitions_requests
     assert idle.cursor == first.cursor
+
+
+def repackage(directory: Path) -> tuple[list[str | None], list[str]]:
+    """A tick of the schedule: the partitions of its runs, and all partitions then."""
+    directory.mkdir()
+    with dg.DagsterInstance.local_temp(str(directory)) as instance:
+        context = dg.build_schedule_context(
+            instance=instance, resources={"settings": SettingsResource(), "cards": CardStoreResource()}
+        )
+        result = schedules.repackage_failed(context)
+        requests = result if isinstance(result, list) else []
+        partitions = instance.get_dynamic_partitions("model_versions")
+        return [request.partition_key for request in requests], list(partitions)
+
+
+def test_the_schedule_packages_a_row_that_no_sensor_saw_and_leaves_a_fresh_one_to_the_sensor(
+    store: CardStore, database: str, tmp_path: Path
+) -> None:
+    register(store)
+    with create_engine(database).begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO model_cards (model_name, model_version, repo_url, card) VALUES (:n, '1', :u, :c)"
+            ),
+            {"n": "bad", "u": "https://git.example/bad", "c": json.dumps({"descripton": "misspelt"})},
+        )
+    assert repackage(tmp_path / "at-once") == ([], [])
+    age(database)
+    assert repackage(tmp_path / "later") == (["sentiment@1"], ["sentiment@1"])
 
 
 def test_the_cursor_stays_behind_changes_that_are_fresh_or_held_back() -> None:
