@@ -14,7 +14,7 @@ from constellation_docker.cards import CardStore, DeploymentRow, InvalidRow, Lea
 from constellation_docker.compose import ComposeFile, compile_environment, wanted_service
 from constellation_docker.defs.launches import IN_PROGRESS
 from constellation_docker.engine import Engine
-from constellation_docker.packaging import ensure_base_image
+from constellation_docker.packaging import ensure_base_image, find_base_image
 from constellation_docker.settings import EnvironmentSettings, Settings
 
 LEASE_POLL_SECONDS = 1.0
@@ -45,11 +45,26 @@ class Environment:
         A row that cannot be used is told and left out; whoever executes a plan touches one service only, so
         what runs for such a row runs on.
         """
+        balancer = ensure_base_image(self.engine, "balancer", self.settings.base_image, on_line)
+        return self._compile_with(balancer.reference, store, on_line)
+
+    def compile_to_compare(self, store: CardStore, on_line: Callable[[str], None]) -> ComposeFile:
+        """As `compile`, for a look only: the balancer's image is neither made nor pulled, which may take minutes.
+
+        Where the engine has not got it, the file names what the settings name. That is good enough to compare the
+        models' services with, which do not depend on it, and not to be executed.
+        """
+        balancer = find_base_image(self.engine, "balancer", self.settings.base_image)
+        reference = balancer.reference if balancer else self.settings.base_image.haproxy
+        return self._compile_with(reference, store, on_line)
+
+    def _compile_with(
+        self, balancer_image: str, store: CardStore, on_line: Callable[[str], None]
+    ) -> ComposeFile:
         rows = store.wanted(self.name)
         for row in rows:
             if isinstance(row, InvalidRow):
                 on_line(f"Left out {row.title}: {row.error}")
-        balancer = ensure_base_image(self.engine, "balancer", self.settings.base_image, on_line)
         return compile_environment(
             self.name,
             self.own_settings,
@@ -58,7 +73,7 @@ class Environment:
                 for row in rows
                 if isinstance(row, DeploymentRow) and row.row.publication is not None
             ],
-            balancer_image=balancer.reference,
+            balancer_image=balancer_image,
             rollout=self.settings.rollout,
         )
 

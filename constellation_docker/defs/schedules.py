@@ -14,7 +14,7 @@ from constellation_docker.defs.partitions import MODEL_VERSIONS, MODELS
 from constellation_docker.defs.past_runs import runs_on, runs_on_services
 from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
 from constellation_docker.errors import ConstellationError
-from constellation_docker.rollout import observe, plan_environment
+from constellation_docker.rollout import Kind, Plan, observe, plan_environment
 from constellation_docker.settings import load_settings
 
 CRON = load_settings().reconcile.cron
@@ -22,6 +22,9 @@ CRON = load_settings().reconcile.cron
 UNSEEN = timedelta(minutes=1)
 """A row that has no partition after so long was overlooked by the sensor, or the sensor is stopped.
 A younger one is left to it: both would launch a run for it."""
+
+GROUND = frozenset({Kind.CREATE_NETWORK, Kind.CREATE_BALANCER, Kind.START_BALANCER})
+"""What an environment needs before any service of it can answer."""
 
 
 @dg.schedule(
@@ -88,15 +91,14 @@ def heal_drift(
                     continue
                 try:
                     environment = Environment(name, known, engines.of_environment(name))
-                    compiled = environment.compile(store, context.log.warning)
+                    compiled = environment.compile_to_compare(store, context.log.warning)
                     plan = plan_environment(observe(environment.engine, compiled.project), compiled)
                 except StoreUnavailable:
                     raise
                 except ConstellationError as error:
                     notes.append(f"{name}: {error}")
                     continue
-                changed = {change.service for change in plan.changes if change.action != "keep"}
-                drifted = {row.model_name for row in rows if row.row.card.slug in changed}
+                drifted = choose_drifted(rows, plan)
                 runs = runs_on_services(context.instance, rows)
                 requests += plan_healing(rows, drifted, runs, known.reconcile.max_attempts, moment)
     except StoreUnavailable as error:
@@ -111,3 +113,22 @@ def heal_drift(
         str(MODELS.name), sorted({request.tags[tags.MODEL] for request in requests})
     )
     return requests
+
+
+def choose_drifted(rows: Sequence[DeploymentRow], plan: Plan) -> set[str]:
+    """The models whose services are to be deployed again.
+
+    Args:
+        rows: The environment's deployments.
+        plan: What would bring the whole environment to what is wanted.
+
+    Returns:
+        Those that differ; where none does and network or balancer are missing, one that is stable: the deployment of
+        any service brings those back, with the routes of all.
+    """
+    changed = {change.service for change in plan.changes if change.action != "keep"}
+    drifted = {row.model_name for row in rows if row.row.card.slug in changed}
+    if not drifted and any(operation.kind in GROUND for operation in plan.operations):
+        stable = [row for row in rows if row.state == "running" and row.stable_revision == row.revision]
+        drifted = {row.model_name for row in stable[:1]}
+    return drifted

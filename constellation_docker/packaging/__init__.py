@@ -12,7 +12,7 @@ content-addressed store below `home`. Model code runs nowhere but in containers.
 * `publishing`, `registry` — the image under a name that never means anything else
 """
 
-from constellation_docker.packaging.base_image import BaseImage, ensure_base_image
+from constellation_docker.packaging.base_image import BaseImage, ensure_base_image, find_base_image
 from constellation_docker.packaging.delivery import deliver_image
 from constellation_docker.packaging.export import Export, ExportReport, ExportRequired, export_source
 from constellation_docker.packaging.image import BuiltImage, build_image
@@ -48,6 +48,7 @@ __all__ = [
     "ensure_base_image",
     "export_source",
     "fetch_source",
+    "find_base_image",
     "inspect_code",
     "plan_image",
     "publish_image",

@@ -34,7 +34,7 @@ from constellation_docker.packaging.debian_image import (
 from constellation_docker.packaging.debian_rootfs import USER_ID, Recipe, plan_recipe
 from constellation_docker.settings import BaseImageSettings
 
-__all__ = ["BaseImage", "BaseImageUnavailable", "Kind", "ensure_base_image"]
+__all__ = ["BaseImage", "BaseImageUnavailable", "Kind", "ensure_base_image", "find_base_image"]
 
 Kind = Literal["python", "balancer"]
 
@@ -111,6 +111,22 @@ def ensure_base_image(
         if settings.origin == "auto":
             engine.tag(made.reference, _substitute(kind, wanted))
         return made
+
+
+def find_base_image(engine: Engine, kind: Kind, settings: BaseImageSettings) -> BaseImage | None:
+    """The base image that `ensure_base_image` would give without making or pulling any; None where it would have to.
+
+    Args:
+        engine: Where it is looked for.
+        kind: `python` or `balancer`.
+        settings: Where it may come from.
+
+    Raises:
+        EngineError: The engine fails.
+    """
+    recipe = plan_recipe(kind, settings.debian_suite, engine.version.architecture)
+    wanted = settings.python if kind == "python" else settings.haproxy
+    return _find(engine, kind, settings, recipe, wanted)
 
 
 def _find(

@@ -63,3 +63,25 @@ def test_a_service_that_a_deletion_is_at_work_on_gets_no_run(deployer: Deployer)
     assert deployer.wishes() == []
     deployer.instance.report_run_failed(run)
     assert keys(deployer.wishes()) == [CELL]
+
+
+def test_a_look_for_drift_makes_no_image_and_finds_a_missing_balancer(
+    deployer: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("acme/one", "acme/two"):
+        deployer.publish(name)
+        assert deployer.deploy(name).success
+    # Nothing on the engine is of this name, so a deployment would have to make it.
+    monkeypatch.setenv("CONSTELLATION_BASE_IMAGE__HAPROXY", "registry.invalid/haproxy:9")
+    monkeypatch.setenv("CONSTELLATION_BASE_IMAGE__ORIGIN", "registry")
+    assert deployer.drifts() == []
+    deployer.engine.remove(f"{deployer.projects['dev']}-acme-two-1", force=True)
+    assert keys(deployer.drifts()) == ["dev|acme/two"]
+
+    monkeypatch.delenv("CONSTELLATION_BASE_IMAGE__HAPROXY")
+    monkeypatch.delenv("CONSTELLATION_BASE_IMAGE__ORIGIN")
+    assert deployer.deploy("acme/two").success
+    deployer.engine.remove(f"{deployer.projects['dev']}-balancer-1", force=True)
+    assert keys(deployer.drifts()) == ["dev|acme/one"]
+    assert deployer.deploy("acme/one").success
+    assert deployer.drifts() == []
