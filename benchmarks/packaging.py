@@ -86,6 +86,7 @@ class RuntimeTimes:
             launches were not asked for.
         size_bytes: Our image, unpacked.
         naive_size_bytes: The naive image, without the wheels that were laid beside it.
+        layer_bytes: Our image's layers, unpacked, by what they hold.
     """
 
     runtime: str
@@ -103,6 +104,7 @@ class RuntimeTimes:
     start: list[float] = field(default_factory=list)
     size_bytes: int = 0
     naive_size_bytes: int = 0
+    layer_bytes: dict[str, int] = field(default_factory=dict)
 
 
 def measure_runtime(
@@ -155,6 +157,7 @@ def measure_runtime(
         times.ours_first.append(first.seconds)
         times.build_first.append(first.build_seconds)
         times.size_bytes = first.image.size_bytes
+        times.layer_bytes = {layer.name: layer.size_bytes for layer in first.image.layers}
     for number in range(repeats):
         bench.say(f"{runtime}: second versions, {number + 1} of {repeats}: naive, ours, bare")
         times.naive.append(naive())
@@ -301,6 +304,10 @@ def _render_times(measured: Sequence[RuntimeTimes]) -> str:
     rows += [
         ("image, naive", *(f"{times.naive_size_bytes / MIB:.0f} MiB" for times in measured)),
         ("image, ours", *(f"{times.size_bytes / MIB:.0f} MiB" for times in measured)),
+        *(
+            (f"· layer {name}", *(f"{times.layer_bytes.get(name, 0) / MIB:.1f} MiB" for times in measured))
+            for name in measured[0].layer_bytes
+        ),
     ]
     return (
         "The sentiment example; every version has weights of its own and the same requirements. *Naive* is `COPY . .`, then "
