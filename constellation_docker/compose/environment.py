@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -75,6 +75,7 @@ class ComposeFile:
         balancer_hash: Our hash of it.
         document: The file as data.
         text: The file as YAML.
+        kept: Services that the file has not got and that stay as they are, whatever they are, by slug: why.
     """
 
     environment: str
@@ -84,6 +85,7 @@ class ComposeFile:
     balancer_hash: str
     document: dict[str, Any] = field(repr=False)
     text: str = field(repr=False)
+    kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def network(self) -> str:
@@ -104,6 +106,7 @@ def compile_environment(
     *,
     balancer_image: str,
     rollout: RolloutSettings | None = None,
+    kept: Mapping[str, str] | None = None,
 ) -> ComposeFile:
     """Compile an environment's Compose file.
 
@@ -116,6 +119,7 @@ def compile_environment(
         services: What it is to run; those that are stopped or deleted are left out.
         balancer_image: Pinned reference of the HAProxy image.
         rollout: The settings for deadlines that cards do not give.
+        kept: Services of which nobody can say how they are to run, by slug: why. A plan leaves them alone.
 
     Raises:
         ClashingServices: Two services have one slug.
@@ -137,6 +141,7 @@ def compile_environment(
             )
         compiled[wanted.slug] = _compile_service(environment, wanted, rollout)
     balancer = _balancer_service(environment, settings, balancer_image)
+    left_out = {slug: why for slug, why in sorted((kept or {}).items()) if slug not in compiled}
     document = {
         "name": project,
         "services": {
@@ -156,7 +161,8 @@ def compile_environment(
         balancer=balancer,
         balancer_hash=balancer.labels[labels.SPEC_HASH],
         document=document,
-        text=_header(environment, compiled) + render_yaml(document),
+        text=_header(environment, compiled, left_out) + render_yaml(document),
+        kept=left_out,
     )
 
 
@@ -259,7 +265,7 @@ def _route(compiled: CompiledService) -> StandaloneRoute:
     )
 
 
-def _header(environment: str, services: dict[str, CompiledService]) -> str:
+def _header(environment: str, services: dict[str, CompiledService], kept: Mapping[str, str]) -> str:
     lines = [
         f"# The environment {environment}, compiled by constellation_docker. Do not edit: it is written anew.",
         "# It also works by itself: docker compose -f <this file> up -d --wait   (Compose 2.23.1 or later)",
@@ -270,4 +276,7 @@ def _header(environment: str, services: dict[str, CompiledService]) -> str:
         for variable in item.service.secrets.values()
     }
     lines += [f"# Needs the variable {name} ({variables[name]})." for name in sorted(variables)]
+    lines += [
+        f"# Left out, and left as it runs: {slug}: {' '.join(why.split())}." for slug, why in kept.items()
+    ]
     return "\n".join(lines) + "\n"

@@ -5,13 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
 
-from constellation_docker.cards import CardStore, DeploymentRow, InvalidRow, Lease, LeaseHeld
-from constellation_docker.compose import ComposeFile, compile_environment, wanted_service
+from constellation_docker.cards import (
+    CardNotFound,
+    CardStore,
+    DeploymentRow,
+    InvalidCard,
+    InvalidRow,
+    Lease,
+    LeaseHeld,
+    SlugTaken,
+    slug_of,
+)
+from constellation_docker.cards.rows import resolve_resources
+from constellation_docker.compose import (
+    ComposeFile,
+    NotPublished,
+    WantedService,
+    compile_environment,
+    wanted_service,
+)
 from constellation_docker.defs.launches import IN_PROGRESS
 from constellation_docker.engine import Engine
 from constellation_docker.packaging import ensure_base_image, find_base_image
@@ -40,10 +57,10 @@ class Environment:
         return self.settings.environment(self.name)
 
     def compile(self, store: CardStore, on_line: Callable[[str], None]) -> ComposeFile:
-        """The Compose file of all that is wanted, published and can be used.
+        """The Compose file of all that is wanted.
 
-        A row that cannot be used is told and left out; whoever executes a plan touches one service only, so
-        what runs for such a row runs on.
+        Where the wanted version is not published yet, its last stable release stands in for it. A row that cannot be
+        used is told and left out, and what runs for it is kept as it is.
         """
         balancer = ensure_base_image(self.engine, "balancer", self.settings.base_image, on_line)
         return self._compile_with(balancer.reference, store, on_line)
@@ -61,20 +78,31 @@ class Environment:
     def _compile_with(
         self, balancer_image: str, store: CardStore, on_line: Callable[[str], None]
     ) -> ComposeFile:
-        rows = store.wanted(self.name)
-        for row in rows:
+        services: list[WantedService] = []
+        kept: dict[str, str] = {}
+        for row in store.wanted(self.name):
             if isinstance(row, InvalidRow):
                 on_line(f"Left out {row.title}: {row.error}")
+                # A name whose slug is another model's must not keep that model's service.
+                if not isinstance(row.error, SlugTaken):
+                    kept[slug_of(row.model_name)] = "its row cannot be used"
+            elif row.state == "running" and row.row.publication is not None:
+                services.append(wanted_service(row))
+            elif row.state == "running":
+                waiting = f"{row.row.key} is wanted, and not published yet"
+                stable = last_stable_service(store, row)
+                on_line(f"{waiting}. {stable.model_version if stable else 'What runs'} stays until then.")
+                if stable is not None:
+                    services.append(stable)
+                else:
+                    kept[row.row.card.slug] = waiting
         return compile_environment(
             self.name,
             self.own_settings,
-            [
-                wanted_service(row)
-                for row in rows
-                if isinstance(row, DeploymentRow) and row.row.publication is not None
-            ],
+            services,
             balancer_image=balancer_image,
             rollout=self.settings.rollout,
+            kept=kept,
         )
 
     def write(self, compose_file: ComposeFile) -> Path:
@@ -117,6 +145,29 @@ class Environment:
                     time.sleep(LEASE_POLL_SECONDS)
         with lease:
             yield lease
+
+
+def last_stable_service(store: CardStore, row: DeploymentRow) -> WantedService | None:
+    """What a service ran when its rollout last ended well; None where it did not run then, or cannot run any more."""
+    history = store.releases(row.environment, row.model_name)
+    release = next((release for release in history if release.stable_at is not None), None)
+    if release is None or release.state != "running":
+        return None
+    try:
+        model = store.get(release.model_id)
+        service = wanted_service(
+            replace(
+                row,
+                model_id=model.model_id,
+                row=model,
+                replicas=release.replicas,
+                resources=resolve_resources(model.card, release.resources),
+                revision=release.revision,
+            )
+        )
+    except (CardNotFound, InvalidCard, SlugTaken, NotPublished):
+        return None
+    return service.model_copy(update={"image": release.image or service.image})
 
 
 def _has_ended(instance: dg.DagsterInstance, run_id: str) -> bool:

@@ -42,6 +42,9 @@ def plan_rollout(observed: Observed, compose_file: ComposeFile, only: str | None
         compiled = compose_file.services.get(slug)
         route = state.routes.get(slug)
         replicas = observed.replicas(slug)
+        if only is None and slug in compose_file.kept:
+            changes.append(Change(slug, "keep", _what_runs(replicas), "as it is", compose_file.kept[slug]))
+            continue
         steps = plan_service(compose_file.project, slug, compiled, replicas, route)
         operations += [_after_all(step, ground) for step in steps]
         changes.append(summarize_change(slug, compiled, replicas, steps))
@@ -108,11 +111,7 @@ def summarize_change(
     slug: str, compiled: CompiledService | None, replicas: Sequence[Replica], steps: Sequence[Operation]
 ) -> Change:
     """What a plan does to one service, in one line."""
-    releases = sorted(
-        {replica.version or replica.spec_hash[:12] or "unknown" for replica in replicas if replica.is_running}
-    )
-    count = sum(replica.is_running for replica in replicas)
-    running = f"{count} × {', '.join(releases)}" if count else "nothing"
+    running = _what_runs(replicas)
     wanted = (
         f"{compiled.wanted.replicas} × {compiled.wanted.model_version}" if compiled is not None else "nothing"
     )
@@ -131,6 +130,14 @@ def summarize_change(
     if all(replica.is_hopeful for replica in replicas) and len(replicas) != compiled.wanted.replicas:
         return change("scale", "another number of replicas is wanted")
     return change("heal", "it does not run as wanted")
+
+
+def _what_runs(replicas: Sequence[Replica]) -> str:
+    releases = sorted(
+        {replica.version or replica.spec_hash[:12] or "unknown" for replica in replicas if replica.is_running}
+    )
+    count = sum(replica.is_running for replica in replicas)
+    return f"{count} × {', '.join(releases)}" if count else "nothing"
 
 
 def _after_all(operation: Operation, ground: tuple[str, ...]) -> Operation:

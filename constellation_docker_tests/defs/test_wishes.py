@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
+from sqlalchemy import create_engine, text
 
 from constellation_docker.defs import tags
 from constellation_docker_tests.fixtures.deployer import Deployer, keys
@@ -85,3 +88,31 @@ def test_a_look_for_drift_makes_no_image_and_finds_a_missing_balancer(
     assert keys(deployer.drifts()) == ["dev|acme/one"]
     assert deployer.deploy("acme/one").success
     assert deployer.drifts() == []
+
+
+def test_the_preview_keeps_what_waits_for_its_version_and_what_has_a_row_that_cannot_be_used(
+    deployer: Deployer, tmp_path: Path
+) -> None:
+    for name in ("acme/waiting", "acme/spoilt", "acme/unwanted"):
+        deployer.publish(name)
+        assert deployer.deploy(name).success
+    second = deployer.register("acme/waiting", "2")
+    deployer.store.want("dev", "acme/waiting", model_id=second.model_id)
+    unwanted = deployer.store.deployment("dev", "acme/unwanted")
+    deployer.store.want("dev", "acme/unwanted", model_id=unwanted.model_id, state="stopped")
+    first = deployer.register("acme/first")
+    deployer.store.want("dev", "acme/first", model_id=first.model_id)
+    with create_engine(deployer.store.address).begin() as connection:
+        connection.execute(
+            text("UPDATE deployments SET resources = '{\"memroy\": 1}' WHERE model_name = 'acme/spoilt'")
+        )
+    assert deployer.preview() == {
+        "acme-waiting": "keep: it runs as wanted",
+        "acme-spoilt": "keep: its row cannot be used",
+        "acme-unwanted": "remove: it is not wanted",
+    }
+    compiled = (tmp_path / "home/environments/dev/compose.yaml").read_text()
+    assert "# Left out, and left as it runs: acme-spoilt: its row cannot be used." in compiled
+    assert "acme-first: acme/first@1 is wanted, and not published yet." in compiled
+    assert deployer.deploy("acme/waiting", version="1").success
+    assert deployer.running("acme/spoilt") == ["1"]
