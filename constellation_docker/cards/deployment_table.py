@@ -125,6 +125,29 @@ class DeploymentTable:
                 execution_options={"synchronize_session": False},
             )
 
+    def withdraw(self, environment: str, model_name: str, *, requested_by: str | None = None) -> int:
+        """Say that a model is no longer wanted in an environment, also where its row cannot be used.
+
+        Returns:
+            The deployment's revision. Again changes nothing.
+
+        Raises:
+            DeploymentNotFound: Nothing ever was.
+        """
+        with self._database.writing() as session:
+            record = session.get(DeploymentRecord, (environment, model_name), with_for_update=True)
+            if record is None:
+                raise _no_deployment(environment, model_name)
+            if record.state != "deleted":
+                session.execute(
+                    update(DeploymentRecord)
+                    .filter_by(environment=environment, model_name=model_name)
+                    .values(state="deleted", requested_by=requested_by),
+                    execution_options={"synchronize_session": False},
+                )
+                session.refresh(record)
+            return record.revision
+
     def wanted(self, environment: str, *, include_deleted: bool = False) -> list[DeploymentRow | InvalidRow]:
         """Everything that is wanted in an environment, by model name, in one query.
 

@@ -54,6 +54,20 @@ def test_a_wish_is_read_back_with_its_model(store: CardStore) -> None:
         store.deployment("production", NAME)
 
 
+def test_a_wish_is_withdrawn_also_where_its_row_cannot_be_used(store: CardStore, sql: AnySql) -> None:
+    row = published(store)
+    store.want("dev", NAME, model_id=row.model_id)
+    sql("UPDATE deployments SET resources = '{\"memroy\": 1}'")
+    assert isinstance(store.wanted("dev")[0], InvalidRow)
+    revision = store.withdraw("dev", NAME, requested_by="me")
+    assert store.withdraw("dev", NAME, requested_by="somebody else") == revision
+    assert store.wanted("dev") == []
+    (release, *_) = store.releases("dev", NAME)
+    assert (release.revision, release.state, release.requested_by) == (revision, "deleted", "me")
+    with pytest.raises(DeploymentNotFound, match=r"acme/sentiment in production"):
+        store.withdraw("production", NAME)
+
+
 def test_a_revision_is_made_only_where_something_changes(store: CardStore) -> None:
     row = published(store)
     first = store.want(
