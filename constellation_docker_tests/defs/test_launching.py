@@ -20,7 +20,21 @@ from examples.make_version import commit_repository, write_version
 PRAISE = "I loved this film, the acting was wonderful."
 
 
-def register(location: Location, name: str, version: str, repository: Path) -> ModelRow:
+UNREADY_WITH_A_NETWORK = """\
+import os, time
+
+class EndpointHandler:
+    def __init__(self, path=""):
+        if "eth0" in os.listdir("/sys/class/net"):
+            print("waiting for the licence server", flush=True)
+            time.sleep(600)
+
+    def __call__(self, data):
+        return [{"label": "POSITIVE", "score": 1.0}]
+"""
+
+
+def register(location: Location, name: str, version: str, repository: Path, **card: object) -> ModelRow:
     """Add a row, as a team or a backend does."""
     with location.store() as store:
         return store.add(
@@ -33,6 +47,7 @@ def register(location: Location, name: str, version: str, repository: Path) -> M
                         "description": "A classifier.",
                         "data_used": "Sentences.",
                         "dependencies": [],
+                        **card,
                     },
                 }
             )
@@ -130,6 +145,7 @@ def test_a_wish_in_the_deployments_table_is_fulfilled_by_the_sensor(
     assert httpx.get(location.endpoint("production", deployed.card.slug) + "ready").status_code == 200
 
 
+@pytest.mark.slow
 def test_the_schedule_heals_a_service_whose_container_somebody_removed(
     location: Location, deployed: ModelRow
 ) -> None:
@@ -200,6 +216,38 @@ def test_a_second_version_takes_over_and_the_former_comes_back_on_request(
     assert "2.0.0" in httpx.get(info).text
     location.succeed(location.client.deploy("dev", "team/sentiment", config={"to": "previous"}))
     assert "1.0.0" in httpx.get(info).text
+
+
+@pytest.mark.slow
+def test_a_version_that_never_gets_ready_fails_with_its_log_while_the_former_goes_on_serving(
+    location: Location, deployed: ModelRow, tmp_path: Path
+) -> None:
+    """It is verified without a network, as every image, and waits for one that it finds only when deployed."""
+    directory = write_version(tmp_path / "never", version=3)
+    (directory / "handler.py").write_text(UNREADY_WITH_A_NETWORK)
+    (directory / "README.md").write_text("---\npipeline_tag: text-classification\n---\n")
+    commit_repository(directory)
+    deadline = {"deploy": {"healthy_deadline": "8s"}}
+    never = register(location, "team/sentiment", "3.0.0", directory, constellation=deadline)
+    run_of(location, model_id=never.model_id, action="package")
+    info = location.endpoint("dev", deployed.card.slug) + "info"
+    with location.store() as store:
+        before = store.deployment("dev", "team/sentiment")
+    assert before.stable_revision == before.revision
+
+    run = location.wait_for_run(location.client.deploy("dev", "team/sentiment", config={"version": "3.0.0"}))
+    assert run.status == "FAILURE"
+    assert "dev|team/sentiment, deploying" in location.failure_of(run.run_id)
+    (failure,) = [
+        entry.raw for entry in location.log(run.run_id) if entry.kind == "ExecutionStepFailureEvent"
+    ]
+    facts = {entry["label"]: entry for entry in failure["failureMetadata"]["metadataEntries"]}
+    assert "waiting for the licence server" in facts["log tail"]["mdStr"]
+    assert before.row.card.model_version in httpx.get(info).text
+    with location.store() as store:
+        after = store.deployment("dev", "team/sentiment")
+    assert (after.model_id, after.stable_revision) == (before.model_id, after.revision)
+    assert after.requested_by == f"automatic rollback from revision {before.revision + 1}"
 
 
 def test_the_pages_answer_the_next_question(location: Location, deployed: ModelRow) -> None:
