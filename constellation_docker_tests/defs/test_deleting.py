@@ -26,7 +26,7 @@ def image_of(deployer: Deployer, row: ModelRow) -> bool:
 def test_deleting_one_version_keeps_another_and_what_somebody_built_upon_it(deployer: Deployer) -> None:
     first, second = deployer.publish("acme/tiny", "1"), deployer.publish("acme/tiny", "2")
     deployer.instance.add_dynamic_partitions("model_versions", [first.key, second.key])
-    theirs = deployer.build(first, upon="acme-tiny:1", tag="somebody/theirs:1")
+    theirs = deployer.build(first, upon=deployer.tag_of(first), tag=f"{deployer.projects['dev']}/theirs:1")
     assert deployer.deploy("acme/tiny", version="2").success
 
     assert deployer.delete(model="acme/tiny", version="1").success
