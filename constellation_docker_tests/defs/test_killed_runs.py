@@ -12,6 +12,7 @@ import pytest
 
 from constellation_docker.cards import ModelCard, ModelRow
 from constellation_docker.engine import Engine
+from constellation_docker.packaging import BaseImage
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.location import Location
 from examples.make_version import write_version
@@ -139,12 +140,13 @@ def test_a_deployment_that_is_killed_leaves_no_lease_and_the_next_one_serves(
     assert httpx.get(location.endpoint("dev", row.card.slug) + "ready").status_code == 200
 
 
-def test_cancelling_a_run_stops_its_build_on_the_engine(location: Location, tmp_path: Path) -> None:
-    base = location.engine.list_images({"constellation.base": "python"})[0]
+def test_cancelling_a_run_stops_its_build_on_the_engine(
+    location: Location, python_base: BaseImage, tmp_path: Path
+) -> None:
     repository = tmp_path / "slow"
     repository.mkdir()
     (repository / "Dockerfile").write_text(
-        f'FROM {base.tags[0]}\nRUN ["python3", "-c", "import time; time.sleep(347)"]\n'
+        f'FROM {python_base.reference}\nRUN ["python3", "-c", "import time; time.sleep(347)"]\n'
     )
     row = add(
         location,
