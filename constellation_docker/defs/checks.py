@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from constellation_docker.defs import metadata
-from constellation_docker.defs.failures import RETRY_WHAT_PASSES, explained
+from constellation_docker.defs.failures import explained
 from constellation_docker.defs.model_assets import LockRecord, SourceRecord
 from constellation_docker.defs.partitions import partitioned_check
 from constellation_docker.defs.resources import EngineResource, SettingsResource
@@ -67,7 +67,6 @@ def compare_export(dependency_lock: LockRecord) -> Iterator[dg.AssetCheckResult]
         partitioned_check(name, "model_image", description, reads=("model_source",), is_blocking=True)
         for name, description in VERIFICATIONS.items()
     ],
-    retry_policy=RETRY_WHAT_PASSES,
 )
 def verify_built_image(
     context: dg.AssetCheckExecutionContext,

@@ -20,7 +20,7 @@ from constellation_docker.cards import (
 from constellation_docker.compose import labels
 from constellation_docker.defs import metadata, tags
 from constellation_docker.defs.environment import Environment
-from constellation_docker.defs.failures import RETRY_WHAT_PASSES, explained
+from constellation_docker.defs.failures import explained
 from constellation_docker.defs.jobs import deploy_model, package_model
 from constellation_docker.defs.partitions import MODEL_VERSIONS, MODELS
 from constellation_docker.defs.past_runs import runs_on
@@ -38,7 +38,7 @@ class DeleteConfig(dg.Config):
     model_id: str | None = Field(None, description="The id of one version, instead of `model`.")
 
 
-@dg.op(retry_policy=RETRY_WHAT_PASSES, tags={"kind": "docker"})
+@dg.op(tags={"kind": "docker"})
 def delete_model_op(
     context: dg.OpExecutionContext,
     config: DeleteConfig,

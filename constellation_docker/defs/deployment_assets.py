@@ -19,7 +19,7 @@ from constellation_docker.cards.store import KEEP
 from constellation_docker.compose import NotPublished
 from constellation_docker.defs import metadata, tags
 from constellation_docker.defs.environment import Environment
-from constellation_docker.defs.failures import RETRY_WHAT_PASSES, explained
+from constellation_docker.defs.failures import explained
 from constellation_docker.defs.partitions import (
     ARROW_ONLY,
     environments_partitions,
@@ -56,7 +56,6 @@ def deployment_assets(environments: list[str]) -> list[dg.AssetsDefinition]:
         deps=[dg.AssetDep("published_image", partition_mapping=ARROW_ONLY)],
         group_name="deployment",
         kinds={"docker", "yaml"},
-        retry_policy=RETRY_WHAT_PASSES,
     )
     def compose_file(
         context: dg.AssetExecutionContext,
@@ -92,7 +91,6 @@ def deployment_assets(environments: list[str]) -> list[dg.AssetsDefinition]:
         ],
         group_name="deployment",
         kinds={"docker", "haproxy"},
-        retry_policy=RETRY_WHAT_PASSES,
     )
     def deployment(
         context: dg.AssetExecutionContext,

@@ -12,16 +12,16 @@ from constellation_docker.defs import tags
 from constellation_docker.errors import ConstellationError
 
 MAX_RETRIES = 2
-
-RETRY_WHAT_PASSES = dg.RetryPolicy(
-    max_retries=MAX_RETRIES, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-)
-"""Two more tries for errors that say of themselves that they pass; every other failure ends the step at once."""
+FIRST_PAUSE_SECONDS = 5.0
 
 
 @contextmanager
 def explained(context: tags.StepContext, subject: str, step: str) -> Iterator[None]:
     """Turn a `ConstellationError` into a failure that names subject, step and remedy.
+
+    An error that passes is tried again, twice, with a growing pause. This is not left to a `RetryPolicy`: Dagster
+    gives even an interrupted step another try under one, so a cancelled build would begin anew; and what it says
+    after the last retry is only that it was the last.
 
     Args:
         context: The executing step.
@@ -32,7 +32,13 @@ def explained(context: tags.StepContext, subject: str, step: str) -> Iterator[No
         yield
     except ConstellationError as error:
         tags.identify_run(context, {tags.IS_TRANSIENT: str(error.is_transient).lower()})
-        raise failure_of(error, subject, step, is_last_try=_retries_of(context) >= MAX_RETRIES) from error
+        failure = failure_of(error, subject, step)
+        retries = _retries_of(context)
+        if error.is_transient and retries < MAX_RETRIES:
+            pause = FIRST_PAUSE_SECONDS * 2**retries
+            context.log.warning(f"{failure.description} Trying again in {pause:g} s.")
+            raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=pause) from error
+        raise failure from error
     if _retries_of(context) or tags.IS_TRANSIENT in context.run.tags:
         # What passed is over: a later step's failure must not be taken for it.
         tags.identify_run(context, {tags.IS_TRANSIENT: "false"})
@@ -44,16 +50,13 @@ def _retries_of(context: tags.StepContext) -> int:
     return context.op_execution_context.retry_number
 
 
-def failure_of(
-    error: ConstellationError, subject: str, step: str, *, is_last_try: bool = False
-) -> dg.Failure:
-    """The Dagster failure for an error, with its facts as metadata.
+def failure_of(error: ConstellationError, subject: str, step: str) -> dg.Failure:
+    """The Dagster failure for an error, with its facts as metadata. It ends the step.
 
     Args:
         error: What went wrong.
-        subject, step: What the step works on, and what it does.
-        is_last_try: Whether no retry is left. Dagster's own failure after the last retry says only that it
-            was the last, so then the failure itself ends the step, with its sentence.
+        subject: What the step works on.
+        step: What it does.
     """
     sentence = error.message if subject in error.message else f"{subject}, {step}: {error.message}"
     metadata: dict[str, dg.MetadataValue] = {
@@ -69,7 +72,7 @@ def failure_of(
     return dg.Failure(
         description=f"{sentence} {error.remedy}".strip(),
         metadata=metadata,
-        allow_retries=error.is_transient and not is_last_try,
+        allow_retries=False,
     )
 
 

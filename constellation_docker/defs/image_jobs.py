@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from constellation_docker.defs import tags
-from constellation_docker.defs.failures import RETRY_WHAT_PASSES, explained
+from constellation_docker.defs.failures import explained
 from constellation_docker.defs.resources import EngineResource, SettingsResource
 from constellation_docker.packaging import pull_image as pull
 from constellation_docker.packaging import push_image as push
@@ -25,7 +25,7 @@ class PushConfig(dg.Config):
     repository: str = Field(description="Repository to push to, with its registry.")
 
 
-@dg.op(retry_policy=RETRY_WHAT_PASSES, tags={"kind": "docker"})
+@dg.op(tags={"kind": "docker"})
 def pull_image_op(
     context: dg.OpExecutionContext, config: PullConfig, settings: SettingsResource, engines: EngineResource
 ) -> None:
@@ -50,7 +50,7 @@ def pull_image_op(
     )
 
 
-@dg.op(retry_policy=RETRY_WHAT_PASSES, tags={"kind": "docker"})
+@dg.op(tags={"kind": "docker"})
 def push_image_op(
     context: dg.OpExecutionContext, config: PushConfig, settings: SettingsResource, engines: EngineResource
 ) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from constellation_docker.cards import CardNotFound, CardStore, ModelCard, ModelRow, Publication
 from constellation_docker.defs import metadata, tags
-from constellation_docker.defs.failures import RETRY_WHAT_PASSES, explained
+from constellation_docker.defs.failures import explained
 from constellation_docker.defs.launches import model_tags
 from constellation_docker.defs.partitions import MODEL_VERSIONS, MODELS, model_version_of
 from constellation_docker.defs.resources import (
@@ -105,7 +105,6 @@ def _row_of(store: CardStore, key: str) -> ModelRow:
     group_name="packaging",
     kinds={"huggingface", "markdown"},
     io_manager_key="records",
-    retry_policy=RETRY_WHAT_PASSES,
 )
 def model_card(
     context: dg.AssetExecutionContext, cards: CardStoreResource
@@ -139,7 +138,6 @@ def model_card(
     group_name="packaging",
     kinds={"git", "huggingface"},
     io_manager_key="records",
-    retry_policy=RETRY_WHAT_PASSES,
 )
 def model_source(
     context: dg.AssetExecutionContext, settings: SettingsResource, model_card: CardRecord
@@ -181,7 +179,6 @@ def model_source(
     group_name="packaging",
     kinds={"uv", "python"},
     io_manager_key="records",
-    retry_policy=RETRY_WHAT_PASSES,
 )
 def dependency_lock(
     context: dg.AssetExecutionContext,
@@ -230,7 +227,6 @@ def dependency_lock(
     group_name="packaging",
     kinds={"docker"},
     io_manager_key="records",
-    retry_policy=RETRY_WHAT_PASSES,
     pool="docker_build",
 )
 def model_image(
@@ -268,7 +264,6 @@ def model_image(
     group_name="packaging",
     kinds={"docker", "oci"},
     io_manager_key="records",
-    retry_policy=RETRY_WHAT_PASSES,
 )
 def published_image(
     context: dg.AssetExecutionContext,
