@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,13 +50,13 @@ def add(location: Location, name: str, repository: Path, **card: object) -> Mode
         )
 
 
-def processes_of(run_id: str) -> list[int]:
-    """The processes whose command line names the run: its worker."""
+def processes_of(mark: str) -> list[int]:
+    """The processes whose command line holds a mark, such as the id of the run that they work on."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                if run_id.encode() in (entry / "cmdline").read_bytes():
+                if mark.encode() in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
             except OSError:
                 continue
@@ -143,10 +144,11 @@ def test_a_deployment_that_is_killed_leaves_no_lease_and_the_next_one_serves(
 def test_cancelling_a_run_stops_its_build_on_the_engine(
     location: Location, python_base: BaseImage, tmp_path: Path
 ) -> None:
+    mark = uuid.uuid4().hex  # the engine's cache must not know the step
     repository = tmp_path / "slow"
     repository.mkdir()
     (repository / "Dockerfile").write_text(
-        f'FROM {python_base.reference}\nRUN ["python3", "-c", "import time; time.sleep(347)"]\n'
+        f'FROM {python_base.reference}\nRUN ["python3", "-c", "import time; time.sleep(300)", "{mark}"]\n'
     )
     row = add(
         location,
@@ -156,20 +158,8 @@ def test_cancelling_a_run_stops_its_build_on_the_engine(
         pipeline_tag="text-classification",
     )
     run_id = newest_run(location, row)
-    wait_for(_sleepers, seconds=120, what="the build's sleep")
+    wait_for(lambda: processes_of(mark), seconds=120, what="the build's sleep")
     location.client.terminate(run_id)
     run = location.wait_for_run(run_id)
     assert run.status == "CANCELED"
-    wait_for(lambda: not _sleepers(), seconds=60, what="the end of the build's sleep")
-
-
-def _sleepers() -> list[str]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                if b"time.sleep(347)" in (entry / "cmdline").read_bytes():
-                    found.append(entry.name)
-            except OSError:
-                continue
-    return found
+    wait_for(lambda: not processes_of(mark), seconds=60, what="the end of the build's sleep")
