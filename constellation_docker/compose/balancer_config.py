@@ -47,8 +47,12 @@ class StandaloneRoute(NamedTuple):
     max_body_bytes: int | None
 
 
-def render_preamble() -> str:
-    """The sections that both kinds of configuration begin with: process, DNS, defaults, metrics."""
+def render_preamble(*, forget_absent_after: str = "10s") -> str:
+    """The sections that both kinds of configuration begin with: process, DNS, defaults, metrics.
+
+    Args:
+        forget_absent_after: How long a server keeps the address of a name that is gone (HAProxy duration).
+    """
     return f"""\
 global
     log stdout format raw local0
@@ -62,11 +66,11 @@ resolvers docker
     timeout resolve 1s
     timeout retry 1s
     hold valid 1s
-    hold obsolete 10s
-    hold nx 10s
-    hold timeout 60s
-    hold refused 60s
-    hold other 60s
+    hold obsolete {forget_absent_after}
+    hold nx {forget_absent_after}
+    hold timeout {forget_absent_after}
+    hold refused {forget_absent_after}
+    hold other {forget_absent_after}
 
 defaults
     mode http

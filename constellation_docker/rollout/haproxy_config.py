@@ -97,6 +97,12 @@ def plan_layout(routes: Sequence[Route], *, at_least: dict[str, int] | None = No
     return backends
 
 
+# A server that has lost its address to DNS takes no other over the runtime socket ("current server address family"),
+# so the slot of a container that somebody removed could not be freed. Who is there is the rollout's to say; a replica
+# that is gone fails its checks. The longest that HAProxy counts to is 24 days.
+NEVER = "24d"
+
+
 def render_files(backends: Sequence[Backend]) -> dict[str, str]:
     """All files of the configuration, by their paths. The main file is the last one."""
     used = [(backend, backend.route) for backend in backends if backend.route is not None]
@@ -135,7 +141,9 @@ def _render_config(backends: Sequence[Backend]) -> str:
     {TOO_LARGE} if {{ var(txn.limit) -m int gt 0 }} {{ var(txn.excess) -m int gt 0 }}
 {render_prefix_rules()}    use_backend %[var(txn.pool)]
 """
-    return "\n".join([MARK, render_preamble(), frontend, *map(_render_backend, backends)])
+    return "\n".join(
+        [MARK, render_preamble(forget_absent_after=NEVER), frontend, *map(_render_backend, backends)]
+    )
 
 
 def _render_backend(backend: Backend) -> str:
