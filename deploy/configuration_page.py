@@ -16,7 +16,7 @@ from constellation_docker.settings import EnvironmentSettings, Settings
 INTRODUCTION = """\
 # Configuration
 
-<!-- Written by `make docs` from constellation_docker/settings.py; a test compares the two. -->
+<!-- Written by `make docs` from constellation_docker/settings; a test compares the two. -->
 
 Settings come, strongest first, from environment variables, then from the TOML file that `CONSTELLATION_CONFIG`
 names, then from the defaults below. They are read afresh for every run and every sensor tick. Two are read when the

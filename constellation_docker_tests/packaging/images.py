@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from constellation_docker.packaging.tree import SourceFile
 from constellation_docker.settings import BuildSettings, IndexSettings, Settings
 
 STAND_IN = Path(__file__).with_name("stand_in_server")
-IMAGE_PREFIX = "constellation-test"
+IMAGE_PREFIX = f"constellation-test-{os.getpid()}"
+"""Test files run side by side on one engine: each process names its images apart, or one takes the other's tags."""
 MODEL_ID = "0b5c1a52-6d7e-4a55-9a57-2f0f4b7f8f10"
 
 
