@@ -16,10 +16,10 @@ ALLOWED = {
     "packaging": {"cards", "engine", "serving"},
     "compose": {"cards"},
     "rollout": {"cards", "compose", "engine"},
-    "gateway": {"cards"},
+    "gateway": {"cards", "compose", "engine"},
     "defs": {"cards", "packaging", "compose", "rollout", "engine", "gateway"},
 }
-EVERYWHERE = {"errors", "settings"}
+EVERYWHERE = {"errors", "run_tags", "settings"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -9,18 +9,36 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-MODEL_ID = "constellation/model_id"
-MODEL = "constellation/model"
-VERSION = "constellation/version"
-CARD_REVISION = "constellation/card_revision"
-ENVIRONMENT = "constellation/environment"
-SERVICE_REVISION = "constellation/service_revision"
-REQUESTED_BY = "constellation/requested_by"
-ATTEMPT = "constellation/attempt"
-ACTION = "constellation/action"
-IS_TRANSIENT = "constellation/failed_for_passing_reason"
+from constellation_docker.run_tags import (
+    ACTION,
+    ATTEMPT,
+    CARD_REVISION,
+    ENVIRONMENT,
+    IS_TRANSIENT,
+    MODEL,
+    MODEL_ID,
+    PARTITION,
+    REQUESTED_BY,
+    SERVICE_REVISION,
+    VERSION,
+)
 
-PARTITION = "dagster/partition"
+__all__ = [
+    "ACTION",
+    "ATTEMPT",
+    "CARD_REVISION",
+    "ENVIRONMENT",
+    "IS_TRANSIENT",
+    "MODEL",
+    "MODEL_ID",
+    "PARTITION",
+    "REQUESTED_BY",
+    "SERVICE_REVISION",
+    "VERSION",
+    "StepContext",
+    "identify_run",
+    "requester_of",
+]
 
 StepContext = dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 

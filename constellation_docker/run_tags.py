@@ -1,0 +1,19 @@
+"""The names of the run tags: how runs are found again, however they were launched.
+
+Plain names without Dagster, so that `gateway` reads by the same tags that `defs` writes.
+"""
+
+from __future__ import annotations
+
+MODEL_ID = "constellation/model_id"
+MODEL = "constellation/model"
+VERSION = "constellation/version"
+CARD_REVISION = "constellation/card_revision"
+ENVIRONMENT = "constellation/environment"
+SERVICE_REVISION = "constellation/service_revision"
+REQUESTED_BY = "constellation/requested_by"
+ATTEMPT = "constellation/attempt"
+ACTION = "constellation/action"
+IS_TRANSIENT = "constellation/failed_for_passing_reason"
+
+PARTITION = "dagster/partition"
