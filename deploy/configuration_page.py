@@ -66,14 +66,22 @@ def render_page() -> str:
                 *_table(section, "environments.dev."),
             ]
         elif section is not None:
-            parts += [f"\n## {name}\n\n{_first_line(section)}\n", *_table(section, f"{name}.")]
+            parts += _section(section, name, level=2)
     return "\n".join(parts) + "\n"
+
+
+def _section(section: type[BaseModel], name: str, *, level: int) -> Iterator[str]:
+    yield f"\n{'#' * level} {name}\n\n{_first_line(section)}\n"
+    yield from _table(section, f"{name}.")
+    for inner, field in section.model_fields.items():
+        if nested := _section_of(field):
+            yield from _section(nested, f"{name}.{inner}", level=level + 1)
 
 
 def _table(section: type[BaseModel], prefix: str, *, only_plain: bool = False) -> Iterator[str]:
     yield "| setting | default | meaning |\n|---|---|---|"
     for name, field in section.model_fields.items():
-        if only_plain and (_section_of(field) or name == "environments"):
+        if _section_of(field) or (only_plain and name == "environments"):
             continue
         yield f"| `{prefix}{name}`<br>{_type_name(field.annotation)} | {_default(field)} | {field.description or ''} |"
 

@@ -5,6 +5,7 @@ then from the TOML file that `CONSTELLATION_CONFIG` names, then from the default
 values here: they are references (`env:NAME` or `file:/path`) that are resolved at the last moment.
 """
 
+from constellation_docker.settings.gateway import GatewaySettings, RateLimitSettings, TokenSettings
 from constellation_docker.settings.packaging import (
     BaseImageSettings,
     BuildSettings,
@@ -25,14 +26,17 @@ __all__ = [
     "BaseImageSettings",
     "BuildSettings",
     "EnvironmentSettings",
+    "GatewaySettings",
     "IndexSettings",
     "NotificationSettings",
+    "RateLimitSettings",
     "ReconcileSettings",
     "RegistrySettings",
     "RolloutSettings",
     "SecretReference",
     "Settings",
     "SourceSettings",
+    "TokenSettings",
     "VerificationSettings",
     "load_settings",
     "resolve_secret",

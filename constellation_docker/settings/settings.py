@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from constellation_docker.errors import InvalidInput
+from constellation_docker.settings.gateway import GatewaySettings
 from constellation_docker.settings.packaging import (
     BaseImageSettings,
     BuildSettings,
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
         default_factory=lambda: {"dev": EnvironmentSettings()}, description="The environments, by name."
     )
     rollout: RolloutSettings = RolloutSettings()
+    gateway: GatewaySettings = GatewaySettings()
     notifications: NotificationSettings = NotificationSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
 
