@@ -13,6 +13,8 @@ ENVIRONMENT = "constellation/environment"
 SERVICE_REVISION = "constellation/service_revision"
 REQUESTED_BY = "constellation/requested_by"
 ATTEMPT = "constellation/attempt"
+HEALING = "constellation/healing"
+OUTCOME = "constellation/outcome"
 ACTION = "constellation/action"
 IS_TRANSIENT = "constellation/failed_for_passing_reason"
 

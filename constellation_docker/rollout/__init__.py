@@ -5,6 +5,7 @@ wanted comes from `compose`; whatever else is known is read from labels.
 """
 
 from constellation_docker.rollout.balancer import Balancer, BalancerState, Member, Route
+from constellation_docker.rollout.drift import Drift, DriftReport, find_drift
 from constellation_docker.rollout.errors import (
     BalancerRefused,
     BalancerUnavailable,
@@ -14,6 +15,7 @@ from constellation_docker.rollout.errors import (
 )
 from constellation_docker.rollout.executor import StepRecord
 from constellation_docker.rollout.haproxy import HaproxyBalancer
+from constellation_docker.rollout.news import News, read_news
 from constellation_docker.rollout.observed import Observed, ObservedBalancer, Replica, observe
 from constellation_docker.rollout.operation import Change, Kind, Operation, Plan
 from constellation_docker.rollout.pace import Lease
@@ -32,10 +34,13 @@ __all__ = [
     "BalancerState",
     "BalancerUnavailable",
     "Change",
+    "Drift",
+    "DriftReport",
     "HaproxyBalancer",
     "Kind",
     "Lease",
     "Member",
+    "News",
     "Observed",
     "ObservedBalancer",
     "Operation",
@@ -48,9 +53,11 @@ __all__ = [
     "Route",
     "StepFailed",
     "StepRecord",
+    "find_drift",
     "observe",
     "plan_environment",
     "plan_rollout",
+    "read_news",
     "remove_environment",
     "remove_service",
     "remove_unused_images",

@@ -18,7 +18,12 @@ from constellation_docker.settings.rollout import EnvironmentSettings, RolloutSe
 from constellation_docker.settings.secret import SecretReference, resolve_secret
 from constellation_docker.settings.section import GIBIBYTE, MEBIBYTE
 from constellation_docker.settings.settings import Settings, load_settings
-from constellation_docker.settings.upkeep import NotificationSettings, ReconcileSettings
+from constellation_docker.settings.upkeep import (
+    HealingSettings,
+    NotificationSettings,
+    ReapingSettings,
+    ReconcileSettings,
+)
 
 __all__ = [
     "GIBIBYTE",
@@ -26,6 +31,7 @@ __all__ = [
     "BaseImageSettings",
     "BuildSettings",
     "EnvironmentSettings",
+    "HealingSettings",
     "GatewaySettings",
     "IndexSettings",
     "NotificationSettings",

@@ -27,7 +27,12 @@ from constellation_docker.settings.packaging import (
 )
 from constellation_docker.settings.rollout import EnvironmentSettings, RolloutSettings
 from constellation_docker.settings.secret import SecretReference
-from constellation_docker.settings.upkeep import NotificationSettings, ReconcileSettings
+from constellation_docker.settings.upkeep import (
+    HealingSettings,
+    NotificationSettings,
+    ReapingSettings,
+    ReconcileSettings,
+)
 
 
 class Settings(BaseSettings):
@@ -64,6 +69,8 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     notifications: NotificationSettings = NotificationSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
+    healing: HealingSettings = HealingSettings()
+    reaping: ReapingSettings = ReapingSettings()
 
     @classmethod
     def settings_customise_sources(
