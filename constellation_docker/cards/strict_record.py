@@ -76,9 +76,13 @@ def problems_of(error: ValidationError) -> list[dict[str, str]]:
         if item["type"] == "default_factory_not_called":
             continue  # a default that depends on a field which has a problem of its own
         field = ".".join(str(part) for part in item["loc"]) or "the card"
-        words = _PLAIN_WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
-        problems.append({"field": field, "problem": words})
+        problems.append({"field": field, "problem": plain_words(item)})
     return problems
+
+
+def plain_words(item: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in words for people, without the offending value."""
+    return _PLAIN_WORDS.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
 
 
 def invalid_card(

@@ -1,0 +1,59 @@
+"""What the endpoints work with: the settings, the card store, Dagster, the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from constellation_docker.cards.store import CardStore
+from constellation_docker.engine import Engine
+from constellation_docker.gateway.dagster_client import DagsterClient
+from constellation_docker.settings import Settings
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The doors of one gateway to the rest; all of them may be used by several threads at once.
+
+    Args:
+        settings: The settings.
+        store: What is wanted.
+        dagster: What happened, and who makes it happen.
+        engine_of: The engine of an environment, by name; connects anew at each call.
+    """
+
+    settings: Settings
+    store: CardStore
+    dagster: DagsterClient
+    engine_of: Callable[[str], Engine] = field(default=lambda _: Engine.connect(None))
+
+    async def provide(self, request: Request) -> None:
+        """The router's dependency: every endpoint finds the ports at its request, in whichever app it is mounted."""
+        request.state.ports = self
+
+
+def engine_of_environment(settings: Settings) -> Callable[[str], Engine]:
+    """How to reach the engine of an environment of these settings.
+
+    Raises:
+        InvalidInput: There is no such environment.
+        EngineUnreachable: Its engine does not answer.
+    """
+    return lambda name: Engine.connect(settings.environment(name).engine_url or settings.build.engine_url)
+
+
+def ports_of(request: Request) -> Ports:
+    """The ports of the gateway that answers a request."""
+    ports: Ports = request.state.ports
+    return ports
+
+
+async def _ports(request: Request) -> Ports:
+    return ports_of(request)
+
+
+Provided = Annotated[Ports, Depends(_ports)]
