@@ -25,6 +25,11 @@ def test_the_graphql_page_holds_the_operations_that_the_client_sends(operation: 
     assert getattr(dagster_client, operation).strip() in page
 
 
+def test_the_graphql_page_shows_how_several_selections_go_in_one_query() -> None:
+    page = (ROOT / "docs" / "graphql.md").read_text(encoding="utf-8")
+    assert dagster_client.render_several_runs(2).strip() in page
+
+
 def test_both_dagster_configurations_differ_only_in_storage() -> None:
     plain = yaml.safe_load((ROOT / "dagster.yaml").read_text(encoding="utf-8"))
     postgres = yaml.safe_load((ROOT / "deploy" / "dagster.postgres.yaml").read_text(encoding="utf-8"))
