@@ -55,6 +55,11 @@ class CardStore(ModelTable, DeploymentTable):
         return cls(database)
 
     @property
+    def database(self) -> Database:
+        """The database itself, for rooms that keep a table of their own in it."""
+        return self._database
+
+    @property
     def address(self) -> str:
         """Where the store is, without its password."""
         return self._database.address

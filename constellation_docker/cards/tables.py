@@ -113,3 +113,19 @@ class ReleaseRecord(Tables):
     requested_by: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=FetchedValue())
     stable_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
+
+
+class ApiKeyRecord(Tables):
+    """A row of `api_keys`: who may call the gateway. The key itself is nowhere, only its digest."""
+
+    __tablename__ = "api_keys"
+
+    key_id: Mapped[str] = mapped_column(Name, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    role: Mapped[str] = mapped_column(Text)
+    environments: Mapped[Any] = mapped_column(Json, nullable=True)
+    digest: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=FetchedValue())
+    expires_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends
@@ -11,6 +12,7 @@ from starlette.requests import Request
 
 from constellation_docker.cards.store import CardStore
 from constellation_docker.engine import Engine
+from constellation_docker.gateway.access.authentication import Access
 from constellation_docker.gateway.dagster_client import DagsterClient
 from constellation_docker.settings import Settings
 
@@ -30,6 +32,11 @@ class Ports:
     store: CardStore
     dagster: DagsterClient
     engine_of: Callable[[str], Engine] = field(default=lambda _: Engine.connect(None))
+
+    @cached_property
+    def access(self) -> Access:
+        """Who calls, and whether they may."""
+        return Access(self.settings, self.store)
 
     async def provide(self, request: Request) -> None:
         """The router's dependency: every endpoint finds the ports at its request, in whichever app it is mounted."""

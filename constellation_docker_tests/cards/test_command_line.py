@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from constellation_docker.cards import CardStore, ModelCard
+from constellation_docker.cards.schema import HEAD
 from constellation_docker.cli import COMMANDS, main
 from constellation_docker_tests.cards.conftest import make_publication, registration
 
@@ -88,7 +89,7 @@ def test_programs_get_json(run: Run, card_file: Path) -> None:
     assert shown["model_card"] == registration()["model_card"]
     assert shown["publication"] is None
     assert run("cards", "remove", "acme/sentiment@1.0.0", "--json").json["state"] == "removed"
-    assert run("store", "migrate", "--json").json["schema_version"] == "0001"
+    assert run("store", "migrate", "--json").json["schema_version"] == HEAD
 
 
 def test_a_readme_gets_its_name_from_the_command(run: Run, tmp_path: Path) -> None:
