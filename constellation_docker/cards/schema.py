@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 VERSION_TABLE = "constellation_schema_version"
 
 # What this code needs. Known here, so that opening a store that is up to date need not import Alembic.
-HEAD = "0002"
+HEAD = "0003"
 
 # Any number that no one else in the same database uses for an advisory lock ("constellation" in ASCII sums).
 _MIGRATION_LOCK = 0x636F6E7374656C6C & 0x7FFFFFFFFFFFFFFF

@@ -129,3 +129,26 @@ class ApiKeyRecord(Tables):
     expires_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
+
+
+class LaunchGuardRecord(Tables):
+    """A row of `launch_guards`: somebody is about to start a run."""
+
+    __tablename__ = "launch_guards"
+
+    subject: Mapped[str] = mapped_column(Name, primary_key=True)
+    holder: Mapped[str] = mapped_column(Text)
+    until: Mapped[datetime] = mapped_column(UtcTimestamp)
+
+
+class AnsweredCallRecord(Tables):
+    """A row of `answered_calls`: a call with an Idempotency-Key, and its answer once it has one."""
+
+    __tablename__ = "answered_calls"
+
+    caller: Mapped[str] = mapped_column(Name, primary_key=True)
+    key: Mapped[str] = mapped_column(Name, primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(Text)
+    status: Mapped[int | None] = mapped_column(Integer)
+    answer: Mapped[Any] = mapped_column(Json, nullable=True)
+    created_at: Mapped[datetime] = mapped_column(UtcTimestamp)

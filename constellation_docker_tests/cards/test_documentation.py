@@ -78,11 +78,14 @@ def test_every_field_stands_on_the_page_as_the_code_has_it(record: type[StrictRe
     assert "\n".join(["| field | default | meaning |", "|---|---|---|", *rows, ""]) in PAGE
 
 
+OURS_ALONE = {"model_slugs", "api_keys", "launch_guards", "answered_calls"}
+
+
 def test_every_column_of_the_public_tables_stands_on_the_page() -> None:
     for table in Tables.metadata.tables.values():
         assert f"`{table.name}`" in PAGE
         for column in table.columns:
-            assert f"`{column.name}`" in PAGE or table.name == "model_slugs", f"{table.name}.{column.name}"
+            assert f"`{column.name}`" in PAGE or table.name in OURS_ALONE, f"{table.name}.{column.name}"
 
 
 def test_the_plain_sql_does_what_the_page_says(store: CardStore, sql: AnySql) -> None:
