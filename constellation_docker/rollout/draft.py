@@ -71,8 +71,16 @@ class Situation:
 
     @property
     def unsettled(self) -> tuple[str, ...]:
-        """Hosts that must be seen healthy: those that are to become ready, and those that are ready but coming up."""
-        coming_up = [replica.host for replica in self.staying if not replica.is_healthy]
+        """Hosts that must be seen healthy: those that are to become ready, and those that are ready but coming up.
+
+        One that the balancer reaches has come up, though the engine may not have run its first check yet.
+        """
+        members = self.members
+        coming_up = [
+            replica.host
+            for replica in self.staying
+            if not replica.is_healthy and not (replica.host in members and members[replica.host].is_serving)
+        ]
         return tuple(dict.fromkeys((*self.joining, *coming_up)))
 
     @property
@@ -154,11 +162,13 @@ class Draft:
         self.close()
         if not situation.unsettled:
             return
+        # The balancer looks at them while they come up, so that nobody waits for its first check afterwards.
+        if situation.joining:
+            self.add(Kind.REGISTER, situation.slug, "the balancer must know them", hosts=situation.joining)
         why = "only healthy replicas may take requests"
         self.add(Kind.WAIT_HEALTHY, situation.slug, why, hosts=situation.unsettled)
         if not situation.joining:
             return
-        self.add(Kind.REGISTER, situation.slug, "the balancer must know them", hosts=situation.joining)
         self.add(Kind.WAIT_UP, situation.slug, "the balancer must reach them", hosts=situation.joining)
         is_drained = any(operation.kind is Kind.WAIT_DRAINED for operation in self.operations)
         drain = () if is_drained else situation.leaving_members

@@ -154,7 +154,6 @@ class Executor:
             Kind.TAKE_OVER_BALANCER: lambda _, seen: self._container().take_over(assume_state(seen)),
             Kind.CREATE_REPLICA: lambda step, _: self._create_replica(step.target, step.number),
             Kind.START_REPLICA: lambda step, _: engine.start(step.target),
-            Kind.REGISTER: lambda step, _: self._register(step.hosts),
             Kind.SWITCH: lambda step, _: balancer.switch(slug, ready=step.hosts, drain=step.drain),
             Kind.UNREGISTER: lambda step, _: balancer.unregister(slug, step.hosts),
             Kind.REMOVE_ROUTE: lambda _, __: balancer.remove_route(slug),
@@ -162,6 +161,7 @@ class Executor:
             Kind.REMOVE_REPLICA: lambda step, _: engine.remove(step.target, force=True),
         }
         waits: dict[Kind, Callable[[Operation, Observed], str | None]] = {
+            Kind.REGISTER: lambda step, _: self._register(step.hosts, seconds=options.healthy_deadline),
             Kind.WAIT_HEALTHY: lambda step, _: gate.wait_healthy(
                 step.hosts, seconds=options.healthy_deadline
             ),
@@ -221,7 +221,11 @@ class Executor:
                 raise
             # The engine went away after it had created it, and this is the second try.
 
-    def _register(self, hosts: Sequence[str]) -> None:
+    def _register(self, hosts: Sequence[str], *, seconds: float) -> None:
+        self.gate.wait_addressed(hosts, seconds=seconds)
+        self._pace.endure(lambda: self._join_route(hosts))
+
+    def _join_route(self, hosts: Sequence[str]) -> None:
         compiled = self._order.compiled
         found = {replica.host: replica for replica in self._replicas()}
         members = [found[host].member() for host in hosts if host in found]

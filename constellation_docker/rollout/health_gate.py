@@ -8,11 +8,14 @@ from constellation_docker.engine import Engine, EngineError
 from constellation_docker.rollout.balancer import Balancer, Member
 from constellation_docker.rollout.errors import StepFailed
 from constellation_docker.rollout.observed import Replica, observe_replicas
+from constellation_docker.rollout.own_check import OwnChecks
 from constellation_docker.rollout.pace import POLL_SECONDS, Pace
 
 # A replica that crashes now and then while it comes up may still make it; one that crashes again and again does not.
 MAX_CRASHES = 3
 LOG_LINES = 60
+# While it takes long, it is looked at less often: a twentieth of the time that it has taken, up to so long.
+_LONGEST_PAUSE_SECONDS = 2.0
 # Failed checks in a row that end a rollout which is being watched: fewer than take the replica out of service.
 BAD_CHECKS = 2
 
@@ -40,15 +43,47 @@ class HealthGate:
         self._pace = pace
 
     def wait_healthy(self, hosts: Sequence[str], *, seconds: float) -> None:
-        """Wait until Docker finds all replicas healthy.
+        """Wait until all replicas pass their Docker health check, run by the engine or by ourselves.
 
         Raises:
             StepFailed: One of them ended, crashes again and again, or is not healthy in time.
         """
+        begun = self._pace.clock()
+        checks = OwnChecks(self._engine)
+
+        def is_well(replica: Replica | None) -> bool:
+            return replica is not None and (replica.is_healthy or checks.have_passed(replica))
+
+        while True:
+            replicas = self._replicas()
+            self._pace.endure(
+                lambda: checks.run([replicas[host] for host in hosts if host in replicas])  # noqa: B023
+            )
+            waiting = [host for host in hosts if not is_well(replicas.get(host))]
+            if not waiting:
+                return
+            for host in waiting:
+                self._check_hopeful(host, replicas.get(host))
+            elapsed = self._pace.clock() - begun
+            if elapsed > seconds:
+                names = ", ".join(self._name(host, replicas) for host in waiting)
+                raise StepFailed(
+                    f"{self._title}: {names} did not become healthy within {seconds:g} seconds.",
+                    remedy="Read its log; raise deploy.healthy_deadline in the card if it needs more time.",
+                    replicas=waiting,
+                )
+            self._pace.pause(min(_LONGEST_PAUSE_SECONDS, max(POLL_SECONDS, elapsed / 20)))
+
+    def wait_addressed(self, hosts: Sequence[str], *, seconds: float) -> None:
+        """Wait until all replicas have an address: one that is just being started anew has none.
+
+        Raises:
+            StepFailed: One of them ended, crashes again and again, or has none in time.
+        """
         deadline = self._pace.clock() + seconds
         while True:
             replicas = self._replicas()
-            waiting = [host for host in hosts if host not in replicas or not replicas[host].is_healthy]
+            waiting = [host for host in hosts if host not in replicas or replicas[host].address is None]
             if not waiting:
                 return
             for host in waiting:
@@ -56,8 +91,8 @@ class HealthGate:
             if self._pace.clock() > deadline:
                 names = ", ".join(self._name(host, replicas) for host in waiting)
                 raise StepFailed(
-                    f"{self._title}: {names} did not become healthy within {seconds:g} seconds.",
-                    remedy="Read its log; raise deploy.healthy_deadline in the card if it needs more time.",
+                    f"{self._title}: {names} got no address within {seconds:g} seconds.",
+                    remedy="Read its log.",
                     replicas=waiting,
                 )
             self._pace.pause()
@@ -70,11 +105,10 @@ class HealthGate:
         """
         deadline = self._pace.clock() + seconds
         while True:
-            members = self._members()
-            waiting = [host for host in hosts if host not in members or members[host].check != "up"]
+            members, replicas = self._members(), self._replicas()
+            waiting = [host for host in hosts if not _is_reached(members.get(host), replicas.get(host))]
             if not waiting:
                 return
-            replicas = self._replicas()
             for host in waiting:
                 self._check_hopeful(host, replicas.get(host))
             if self._pace.clock() > deadline:
@@ -201,3 +235,10 @@ class HealthGate:
 
     def _name(self, host: str, replicas: Mapping[str, Replica]) -> str:
         return replicas[host].name if host in replicas else host
+
+
+def _is_reached(member: Member | None, replica: Replica | None) -> bool:
+    if member is None or replica is None or member.check != "up":
+        return False
+    # A container that was started anew has another address, and somebody else may have got its old one.
+    return member.address is None or member.address == replica.address
