@@ -15,6 +15,7 @@ from constellation_docker.cards.database import Database
 from constellation_docker.cards.errors import DeploymentNotFound, ReleaseNotFound, SlugTaken
 from constellation_docker.cards.leases import Lease
 from constellation_docker.cards.records import checked_uuid, insert_or_ignore, is_after, not_found
+from constellation_docker.cards.release_traces import ReleaseTrace, trace_query
 from constellation_docker.cards.rows import (
     DeploymentRow,
     InvalidRow,
@@ -199,6 +200,19 @@ class DeploymentTable:
         """Where a model is wanted, by environment; deleted deployments too."""
         query = _joined().where(DeploymentRecord.model_name == model_name)
         return self._select_deployments(query.order_by(DeploymentRecord.environment))
+
+    def deployments_of_all(self, model_names: Iterable[str]) -> list[DeploymentRow | InvalidRow]:
+        """Where some models are wanted, by name and environment, in one query; deleted deployments too."""
+        query = _joined().where(DeploymentRecord.model_name.in_(sorted(set(model_names))))
+        return self._select_deployments(
+            query.order_by(DeploymentRecord.model_name, DeploymentRecord.environment)
+        )
+
+    def traces_of(self, model_names: Iterable[str]) -> list[ReleaseTrace]:
+        """What the history of some models' deployments says of each version, in one query."""
+        query = trace_query(sorted(set(model_names)))
+        with self._database.reading() as session:
+            return [ReleaseTrace(*row) for row in session.execute(query)]
 
     def deployment(self, environment: str, model_name: str) -> DeploymentRow:
         """What is wanted of a model in an environment, a deleted deployment too.

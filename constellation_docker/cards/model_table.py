@@ -145,6 +145,22 @@ class ModelTable:
                 return record.model_id
         raise not_found(f"{model_name}@{model_version}")
 
+    def look_up(self, model_id: str) -> ModelRow | InvalidRow:
+        """A model version by its id, removed ones too; one that cannot be used as the `InvalidRow` that it is.
+
+        Raises:
+            CardNotFound: There is none.
+        """
+        record = self._record(model_id)
+        if record is None:
+            raise not_found(model_id)
+        return self._read([record])[0]
+
+    def look_up_many(self, model_ids: Iterable[str]) -> list[ModelRow | InvalidRow]:
+        """Model versions by their ids, by name and version; those that are not there are left out."""
+        query = select(ModelCardRecord).where(ModelCardRecord.model_id.in_(sorted(set(model_ids))))
+        return self._select_models(query.order_by(ModelCardRecord.model_name, ModelCardRecord.model_version))
+
     def _record(self, model_id: str) -> ModelCardRecord | None:
         try:
             known_form = checked_uuid(model_id)
@@ -165,6 +181,9 @@ class ModelTable:
         self,
         *,
         include_deleted: bool = False,
+        name: str | None = None,
+        environment: str | None = None,
+        is_published: bool | None = None,
         search: str | None = None,
         after: str | None = None,
         limit: int | None = None,
@@ -173,6 +192,9 @@ class ModelTable:
 
         Args:
             include_deleted: Whether removed ones are listed too.
+            name: Only the versions of this model.
+            environment: Only those that are wanted in this environment, running or stopped.
+            is_published: Only those that are published, or only those that are not.
             search: Only those whose name, version or description contains this, in any case.
             after: Only those after this `name@version`: the last one of the page before.
             limit: At most so many.
@@ -186,8 +208,21 @@ class ModelTable:
         query = select(ModelCardRecord).order_by(ModelCardRecord.model_name, ModelCardRecord.model_version)
         if not include_deleted:
             query = query.where(ModelCardRecord.deleted_at.is_(None))
-        if not is_storable(search or "", after or ""):
+        if not is_storable(search or "", after or "", name or "", environment or ""):
             return []
+        if name is not None:
+            query = query.where(ModelCardRecord.model_name == name)
+        if is_published is not None:
+            is_set = ModelCardRecord.published_at.is_not(None)
+            query = query.where(is_set if is_published else ~is_set)
+        if environment is not None:
+            query = query.where(
+                ModelCardRecord.model_id.in_(
+                    select(DeploymentRecord.model_id).where(
+                        DeploymentRecord.environment == environment, DeploymentRecord.state != "deleted"
+                    )
+                )
+            )
         if search:
             needle = search.lower()
             description = func.lower(ModelCardRecord.card["description"].as_string())
