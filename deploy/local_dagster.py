@@ -15,6 +15,7 @@ from pathlib import Path
 
 from constellation_docker.errors import ConstellationError
 from constellation_docker.gateway import DagsterClient, DagsterUnavailable
+from constellation_docker.gateway.links import UI_PATH
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_DEADLINE_SECONDS = 120
@@ -35,16 +36,23 @@ class LocalDagster:
         home: The instance's directory (DAGSTER_HOME).
         port: The webserver's port on the loopback interface.
         environment: Environment variables of both processes, beside the present ones.
+        has_daemon: Whether there is a daemon, too; without one runs are queued and none begins.
     """
 
     home: Path
     port: int
     environment: Mapping[str, str]
+    has_daemon: bool = True
 
     @property
     def url(self) -> str:
-        """Where the UI and GraphQL answer."""
-        return f"http://127.0.0.1:{self.port}"
+        """Where the UI and GraphQL answer: under the path under which the gateway passes them on."""
+        return f"http://127.0.0.1:{self.port}{UI_PATH}"
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """The names of its processes."""
+        return ("webserver", "daemon") if self.has_daemon else ("webserver",)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -69,10 +77,9 @@ class LocalDagster:
             self._run_to_end("instance-migrate", "dagster", "instance", "migrate")
         workspace = str(REPOSITORY / "workspace.yaml")
         if self._process_id("webserver") is None:
-            self._spawn(
-                "webserver", "dagster-webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(self.port)
-            )
-        if self._process_id("daemon") is None:
+            where = ("-h", "127.0.0.1", "-p", str(self.port), "--path-prefix", UI_PATH)
+            self._spawn("webserver", "dagster-webserver", "-w", workspace, *where)
+        if self.has_daemon and self._process_id("daemon") is None:
             self._spawn("daemon", "dagster-daemon", "run", "-w", workspace)
         self._wait_until_loaded()
 
@@ -86,7 +93,7 @@ class LocalDagster:
 
     def is_running(self) -> bool:
         """Whether both processes are there."""
-        return all(self._process_id(name) is not None for name in ("webserver", "daemon"))
+        return all(self._process_id(name) is not None for name in self.processes)
 
     def log_tail(self, name: str, lines: int = 20) -> str:
         """The last lines of a process's log."""
@@ -97,11 +104,11 @@ class LocalDagster:
         deadline = time.monotonic() + START_DEADLINE_SECONDS
         with DagsterClient(self.url, timeout_seconds=10) as client:
             while time.monotonic() < deadline:
-                for name in ("webserver", "daemon"):
+                for name in self.processes:
                     if self._process_id(name) is None:
                         raise LocalDagsterFailed(f"The {name} ended at its start:\n{self.log_tail(name)}")
                 try:
-                    if client.is_ready():
+                    if client.is_ready() if self.has_daemon else client.has_loaded():
                         return
                 except DagsterUnavailable:
                     pass

@@ -14,6 +14,7 @@ from constellation_docker.gateway.errors import HANDLED, handle
 from constellation_docker.gateway.ports import Ports, engine_of_environment
 from constellation_docker.gateway.request_id import RequestIds
 from constellation_docker.gateway.router import create_router
+from constellation_docker.gateway.ui_path import UiPath
 from constellation_docker.settings import Settings
 
 DESCRIPTION = """
@@ -45,9 +46,12 @@ def create_app(
         engine_of=engine_of_environment(settings),
     )
 
+    ui = UiPath(ports)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with ui.running():
+            yield
         if store is None:
             ports.store.close()
         if dagster is None:
@@ -66,5 +70,6 @@ def create_app(
     for kind in HANDLED:
         app.add_exception_handler(kind, handle)
     app.include_router(create_router(ports))
+    app.router.routes.extend(ui.routes())
     app.add_middleware(RequestIds)
     return app

@@ -196,10 +196,12 @@ class DagsterClient:
     def is_ready(self) -> bool:
         """Whether the webserver has loaded the code location and every daemon that is required is alive."""
         answer = self._query(READINESS, {})
-        nodes = answer["repositoriesOrError"].get("nodes", [])
         daemons = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
-        is_loaded = any(node["location"]["name"] == LOCATION for node in nodes)
-        return is_loaded and all(daemon["healthy"] for daemon in daemons if daemon["required"])
+        return _has_loaded(answer) and all(daemon["healthy"] for daemon in daemons if daemon["required"])
+
+    def has_loaded(self) -> bool:
+        """Whether the webserver has loaded the code location, so that runs can be launched and read."""
+        return _has_loaded(self._query(READINESS, {}))
 
     def add_partition(self, definition: str, key: str) -> None:
         """Add a dynamic partition; one that is there already is fine.
@@ -408,3 +410,8 @@ def _run(answer: Mapping[str, Any]) -> Run:
         started_at=answer["startTime"],
         ended_at=answer["endTime"],
     )
+
+
+def _has_loaded(answer: Mapping[str, Any]) -> bool:
+    nodes = answer["repositoriesOrError"].get("nodes", [])
+    return any(node["location"]["name"] == LOCATION for node in nodes)

@@ -105,7 +105,8 @@ class GatewaySettings(Section):
         description="URL under which people reach the gateway (default: what the call's Host header says).",
     )
     webserver_url: str = Field(
-        "http://127.0.0.1:3000", description="Dagster's webserver, which only the gateway should reach."
+        "http://127.0.0.1:3000/ui",
+        description="Dagster's webserver, which only the gateway should reach, with the path that it was started with (`--path-prefix /ui`).",
     )
     webserver_timeout_seconds: float = Field(
         10, gt=0, description="Longest for one answer of Dagster's webserver."
