@@ -13,6 +13,7 @@ from constellation_docker.errors import ConstellationError
 
 MAX_RETRIES = 2
 FIRST_PAUSE_SECONDS = 5.0
+LONGEST_SENTENCE = 300
 
 
 @contextmanager
@@ -31,7 +32,13 @@ def explained(context: tags.StepContext, subject: str, step: str) -> Iterator[No
     try:
         yield
     except ConstellationError as error:
-        tags.identify_run(context, {tags.IS_TRANSIENT: str(error.is_transient).lower()})
+        tags.identify_run(
+            context,
+            {
+                tags.IS_TRANSIENT: str(error.is_transient).lower(),
+                tags.ERROR: sentence_of(error, subject, step),
+            },
+        )
         failure = failure_of(error, subject, step)
         retries = _retries_of(context)
         if error.is_transient and retries < MAX_RETRIES:
@@ -42,6 +49,13 @@ def explained(context: tags.StepContext, subject: str, step: str) -> Iterator[No
     if _retries_of(context) or tags.IS_TRANSIENT in context.run.tags:
         # What passed is over: a later step's failure must not be taken for it.
         tags.identify_run(context, {tags.IS_TRANSIENT: "false"})
+
+
+def sentence_of(error: ConstellationError, subject: str, step: str) -> str:
+    """What went wrong, on one line and short enough for a tag: so a status is read without the run's log."""
+    sentence = error.message if subject in error.message else f"{subject}, {step}: {error.message}"
+    line = " ".join(sentence.split())
+    return line if len(line) <= LONGEST_SENTENCE else f"{line[: LONGEST_SENTENCE - 1]}…"
 
 
 def _retries_of(context: tags.StepContext) -> int:

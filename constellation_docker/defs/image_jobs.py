@@ -33,6 +33,7 @@ def pull_image_op(
     separator = "@" if config.tag.startswith("sha256:") else ":"
     reference = f"{config.repository}{separator}{config.tag}"
     known = settings.load()
+    tags.identify_run(context, {tags.IMAGE: f"{config.repository}:{config.tag}"})
     with explained(context, reference, "pulling the image"):
         pulled = pull(
             reference,
@@ -58,6 +59,7 @@ def push_image_op(
     source = f"{config.image_name}:{config.tag}"
     target = f"{config.repository}:{config.tag}"
     known = settings.load()
+    tags.identify_run(context, {tags.IMAGE: f"{source} to {config.repository}"})
     with explained(context, source, f"pushing the image to {config.repository}"):
         digest = push(
             source,

@@ -30,6 +30,8 @@ __all__ = [
     "ATTEMPT",
     "CARD_REVISION",
     "ENVIRONMENT",
+    "ERROR",
+    "IMAGE",
     "HEALING",
     "IS_TRANSIENT",
     "MODEL",
