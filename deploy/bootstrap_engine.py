@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import http.client
 import json
@@ -31,6 +32,9 @@ from urllib.parse import urlsplit
 
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
 LOG = Path("/var/log/constellation-dockerd.log")
+APT_LOCK = Path("/var/cache/apt/constellation.lock")
+"""Held while we install: where somebody else has the package lists or the archives, apt does not wait, it fails."""
+APT_SECONDS = 600.0
 CALL_SECONDS = 10.0
 LAPTOP = "Install Docker (https://docs.docker.com/get-docker/) and start it, or set DOCKER_HOST to an engine elsewhere."
 
@@ -230,27 +234,45 @@ def install_engine() -> None:
     if not missing:
         return
     print(f"Installing {' and '.join(missing)}.", file=sys.stderr)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = [
-        "apt-get",
-        "install",
-        "-y",
-        "-qq",
-        "--no-install-recommends",
-        "-o",
-        "DPkg::Lock::Timeout=300",
-        *missing,
-    ]
-    ended = subprocess.run(install, env=environment, capture_output=True, text=True, check=False)
-    if ended.returncode != 0:  # the package lists may be old, or not there at all
-        subprocess.run(["apt-get", "update", "-qq"], env=environment, capture_output=True, check=False)
-        ended = subprocess.run(install, env=environment, capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        said = ended.stderr.strip().rpartition("\n")[2]
+    if said := install_packages(missing):
         raise Unusable(
             f"{' and '.join(missing)} cannot be installed ({said}): check that this machine reaches a Debian mirror, "
             "or set DOCKER_HOST to an engine elsewhere."
         )
+
+
+def install_packages(packages: Sequence[str], *, lock: Path = APT_LOCK) -> str:
+    """Install Debian packages as root. Several processes may do so at once; each waits until the others have ended.
+
+    Args:
+        packages: Their names.
+        lock: A file that all of them open.
+
+    Returns:
+        Empty where they are installed now, else apt's last words.
+    """
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    options = ["-y", "-qq", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={APT_SECONDS:.0f}"]
+    deadline = time.monotonic() + APT_SECONDS
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["apt-get", *command], env=environment, capture_output=True, text=True, check=False
+        )
+
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        while True:
+            ended = run("install", *options, *packages)
+            if ended.returncode != 0:  # the package lists may be old, or not there at all
+                run("update", "-qq")
+                ended = run("install", *options, *packages)
+            if ended.returncode == 0:
+                return ""
+            is_locked = "lock" in ended.stderr  # by a program that does not know our lock
+            if not is_locked or time.monotonic() > deadline:
+                return ended.stderr.strip().rpartition("\n")[2] or f"apt-get ended with {ended.returncode}"
+            time.sleep(2)
 
 
 def start_engine(default: Path, log: Path, options: Sequence[str], wait_seconds: float) -> None:

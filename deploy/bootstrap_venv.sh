@@ -18,13 +18,18 @@ find_python() {
     exit 1
 }
 
+# One at a time: where somebody else has the package lists, apt does not wait, it fails.
+apt_get() {
+    flock /var/cache/apt/constellation.lock apt-get -qq -o DPkg::Lock::Timeout=600 "$@"
+}
+
 if [ ! -x "$venv/bin/python" ]; then
     python=$(find_python)
     echo "· Making the virtual environment with $("$python" --version)"
     if ! "$python" -m venv "$venv" 2>/dev/null; then
         rm -rf "$venv"
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-            apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
+            apt_get update && apt_get install -y --no-install-recommends python3-venv >/dev/null
             "$python" -m venv "$venv"
         else
             echo "Python's venv module is missing: install it (Debian: apt-get install python3-venv)." >&2

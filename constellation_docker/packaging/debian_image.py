@@ -5,6 +5,7 @@ The image is loaded, not imported: an import stamps its own time into the image,
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -35,6 +36,7 @@ from constellation_docker.packaging.debian_rootfs import (
 LABEL = "constellation.base"
 BALANCER_COMMAND = ["haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
 INSTALL_SECONDS = 900.0
+APT_LOCK = Path("/var/cache/apt/constellation.lock")  # the same as deploy/bootstrap_engine.py's
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -212,10 +214,14 @@ def _require_mmdebstrap(on_line: Callable[[str], None]) -> None:
             "mmdebstrap",
             "debian-archive-keyring",
         ]
-        for command in (install, ["apt-get", "update", "-qq"], install):
-            subprocess.run(
-                command, env=environment, capture_output=True, check=False, timeout=INSTALL_SECONDS
-            )
+        with APT_LOCK.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for command in (install, ["apt-get", "update", "-qq"], install):
+                if shutil.which("mmdebstrap"):  # as soon as another process has installed it, too
+                    return
+                subprocess.run(
+                    command, env=environment, capture_output=True, check=False, timeout=INSTALL_SECONDS
+                )
             if shutil.which("mmdebstrap"):
                 return
     raise BaseImageUnavailable(

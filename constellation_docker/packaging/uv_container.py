@@ -9,6 +9,7 @@ it is installed from such an index. They are in no configuration that the engine
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import tarfile
 import uuid
@@ -25,6 +26,7 @@ from constellation_docker.packaging.uv_program import UV_VARIABLES, index_access
 from constellation_docker.settings import IndexSettings
 
 LABEL = "constellation.resolver"
+"""Holds the number of the process that resolves."""
 _PLACE = "/tmp/resolver"  # noqa: S108 - inside the container
 _MEMORY_BYTES = 2 * 1024**3
 _PIDS = 512
@@ -110,7 +112,7 @@ class ContainerUv:
             "Cmd": ["/bin/sh", "-c", script],
             "Entrypoint": [],
             "User": "65532:65532",
-            "Labels": {LABEL: "true"},
+            "Labels": {LABEL: str(os.getpid())},
             "HostConfig": host,
         }
 

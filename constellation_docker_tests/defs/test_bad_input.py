@@ -17,6 +17,7 @@ from constellation_docker.cards import CardStore, ModelCard, ModelRow
 from constellation_docker.definitions import defs
 from constellation_docker.defs import tags
 from constellation_docker.engine import Engine
+from constellation_docker_tests.fixtures.engine import IMAGE_PREFIX, remove_names
 from constellation_docker_tests.fixtures.registry import RegistryServer
 from examples.make_version import commit_repository
 
@@ -82,15 +83,13 @@ def packager(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CONSTELLATION_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("CONSTELLATION_SOURCE__ALLOWED_SCHEMES", '["https", "file"]')
     monkeypatch.setenv("CONSTELLATION_VERIFICATION__READY_DEADLINE_SECONDS", "5")
-    before = {image.id for image in engine.list_images({"constellation.model": "bad-day"})}
+    monkeypatch.setenv("CONSTELLATION_BUILD__IMAGE_PREFIX", IMAGE_PREFIX)
     with (
         CardStore.open(f"sqlite:///{tmp_path}/home/cards.db") as store,
         dg.DagsterInstance.ephemeral() as instance,
     ):
         yield Packager(store, instance, repositories)
-    for image in engine.list_images({"constellation.model": "bad-day"}):
-        if image.id not in before:
-            engine.remove_image(image.id, force=True)
+    remove_names(engine, f"{IMAGE_PREFIX}/bad-day:")
 
 
 def spoil_python(repository: Path) -> None:

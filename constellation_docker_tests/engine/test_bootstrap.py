@@ -17,7 +17,7 @@ import pytest
 from constellation_docker.engine import Engine
 from constellation_docker_tests.fixtures.debian import require_program
 from constellation_docker_tests.fixtures.engine import PrivateEngine, private_engine
-from constellation_docker_tests.fixtures.registry import free_port
+from constellation_docker_tests.fixtures.ports import free_port
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "bootstrap_engine.py"
 
@@ -78,6 +78,39 @@ def test_without_root_it_says_what_to_run(bootstrap: ModuleType, monkeypatch: py
     monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 1000)
     with pytest.raises(bootstrap.Unusable, match="as root"):
         bootstrap.require_debian_root("unix:///x")
+
+
+APT = """\
+#!/bin/sh
+# Fails beside another one, as apt-get does while somebody has the package lists.
+mkdir {folder}/busy || {{ echo "E: Could not get lock" >&2; exit 100; }}
+echo "$*" >> {folder}/calls
+sleep 0.3
+rmdir {folder}/busy
+grep -q update {folder}/calls || {{ echo "E: Unable to locate package" >&2; exit 100; }}
+"""
+
+
+def test_processes_that_install_at_once_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apt = tmp_path / "bin" / "apt-get"
+    apt.parent.mkdir()
+    apt.write_text(APT.format(folder=tmp_path))
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt.parent}:{os.environ['PATH']}")
+    program = (
+        "import sys, pathlib; from deploy.bootstrap_engine import install_packages;"
+        f"sys.exit(bool(install_packages([sys.argv[1]], lock=pathlib.Path({str(tmp_path / 'lock')!r}))))"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, name], cwd=SCRIPT.parents[1])
+        for name in ("one", "two", "three")
+    ]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert sum(line.startswith("update") for line in calls) == 1
+    assert {line.split()[-1] for line in calls if line.startswith("install")} == {"one", "two", "three"}
 
 
 def test_process_files_of_dead_processes_and_of_other_programs_go(

@@ -24,7 +24,7 @@ from constellation_docker.engine import (
 from constellation_docker.packaging.base_image import BaseImage
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.engine import TEST_LABEL, PrivateEngine, build_context
-from constellation_docker_tests.fixtures.registry import free_port
+from constellation_docker_tests.fixtures.ports import free_port
 
 
 @pytest.fixture

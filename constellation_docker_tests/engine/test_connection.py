@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import shutil
 import stat
 import sys
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,9 @@ from constellation_docker.engine import (
 from constellation_docker.engine.connection import choose_api_version, translating
 from constellation_docker.errors import ConstellationError, InvalidInput
 from constellation_docker.packaging.base_image import BaseImage
+from constellation_docker_tests.fixtures.debian import require_program
 from constellation_docker_tests.fixtures.engine import TEST_LABEL, PrivateEngine, build_context
-from constellation_docker_tests.fixtures.registry import free_port
+from constellation_docker_tests.fixtures.ports import free_port
 
 
 def test_the_engine_tells_its_version_and_platform(engine: Engine) -> None:
@@ -169,8 +170,7 @@ def test_an_engine_is_reached_through_the_ssh_program(
     engine: Engine, python_base: BaseImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Stands in for the network part only: it runs what ssh would run on the other side.
-    if not shutil.which("docker"):
-        pytest.skip("the docker CLI is missing")
+    require_program("docker", "docker.io")
     program = tmp_path / "ssh"
     program.write_text(_SSH.format(python=sys.executable), encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
@@ -178,14 +178,15 @@ def test_an_engine_is_reached_through_the_ssh_program(
     remote = Engine.connect("ssh://someone@somewhere.invalid:2222")
     assert remote.version == engine.version
     context = build_context({"Dockerfile": f"FROM {python_base.reference}\nCMD sleep 60"})
-    image = remote.build(context, tag="constellation-test-ssh:1", labels={TEST_LABEL: "ssh"}).image_id
+    name = f"constellation-test-ssh:{uuid.uuid4().hex[:12]}"
+    image = remote.build(context, tag=name, labels={TEST_LABEL: "ssh"}).image_id
     try:
-        with remote.temporary_container("constellation-test-ssh", {"Image": image}) as container:
+        with remote.temporary_container(name.replace(":", "-"), {"Image": image}) as container:
             remote.start(container)
             answer = remote.execute(container, ["cat"], stdin=b"through ssh")
             assert (answer.exit_code, answer.stdout) == (0, b"through ssh")
     finally:
-        remote.remove_image("constellation-test-ssh:1")
+        remote.remove_image(name)
 
 
 def test_what_ssh_complains_about_is_said() -> None:

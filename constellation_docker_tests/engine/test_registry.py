@@ -30,7 +30,8 @@ from constellation_docker.engine.errors import choose_registry_error
 from constellation_docker.errors import ConstellationError, InvalidInput
 from constellation_docker_tests.fixtures.cutting_proxy import CuttingProxy
 from constellation_docker_tests.fixtures.engine import TEST_LABEL, build_context
-from constellation_docker_tests.fixtures.registry import RegistryServer, free_port
+from constellation_docker_tests.fixtures.ports import free_port
+from constellation_docker_tests.fixtures.registry import RegistryServer
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_an_engine_behind_tls_is_reached_with_the_clients_certificate(
         "Cmd": ["sh", "-c", "echo up; sleep 100"],
         "Labels": {TEST_LABEL: "tls"},
     }
-    with remote.temporary_container("constellation-test-tls", config) as container:
+    with remote.temporary_container(f"constellation-test-tls-{uuid.uuid4().hex[:12]}", config) as container:
         remote.start(container)
         assert next(remote.follow_logs(container)) == "up"
         assert remote.execute(container, ["cat"], stdin=b"through tls").stdout == b"through tls"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,16 @@ import pytest
 from constellation_docker.cards import ModelCard
 from constellation_docker.engine import Engine
 from constellation_docker.packaging.base_image import BaseImage
-from constellation_docker.packaging.image import ENVIRONMENT_LABEL, ROLE_LABEL, BuiltImage, build_image
+from constellation_docker.packaging.image import BuiltImage, build_image
 from constellation_docker.packaging.lock import DependencyLock
 from constellation_docker.packaging.recipe import ImageRecipe, plan_image, read_server_tree
 from constellation_docker.packaging.runtime import Runtime, RuntimeChoice
 from constellation_docker.packaging.source import Source
 from constellation_docker.packaging.tree import SourceFile
 from constellation_docker.settings import BuildSettings, IndexSettings, Settings
+from constellation_docker_tests.fixtures.engine import IMAGE_PREFIX
 
 STAND_IN = Path(__file__).with_name("stand_in_server")
-IMAGE_PREFIX = f"constellation-test-{os.getpid()}"
-"""Test files run side by side on one engine: each process names its images apart, or one takes the other's tags."""
 MODEL_ID = "0b5c1a52-6d7e-4a55-9a57-2f0f4b7f8f10"
 
 
@@ -122,25 +120,15 @@ def build_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def built(engine: Engine, build_settings: Settings) -> Iterator[Callable[..., BuiltImage]]:
-    """Builds a recipe; every image is removed when the tests end."""
-    made: list[BuiltImage] = []
+def built(engine: Engine, build_settings: Settings) -> Callable[..., BuiltImage]:
+    """Builds a recipe; every image loses its names when the tests end."""
 
     def build(recipe: ImageRecipe, **fields: Any) -> BuiltImage:
-        image = build_image(
+        return build_image(
             recipe, engine, **{"settings": build_settings, "on_line": lambda _: None, **fields}
         )
-        made.append(image)
-        return image
 
-    yield build
-    for image in reversed(made):
-        engine.remove_image(image.image_id, force=True)
-    environments = {image.labels.get(ENVIRONMENT_LABEL) for image in made} - {None}
-    for left in engine.list_images({ROLE_LABEL: "environment"}):
-        is_ours = all(tag.startswith(f"{IMAGE_PREFIX}/") for tag in left.tags)
-        if is_ours and left.labels.get(ENVIRONMENT_LABEL) in environments:
-            engine.remove_image(left.id, force=True)
+    return build
 
 
 @pytest.fixture(scope="session")
@@ -149,8 +137,10 @@ def stand_in_image(
     built: Callable[..., BuiltImage],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> BuiltImage:
-    """The stand-in server's image. It behaves as a card's variable `BEHAVIOUR` says."""
-    source = make_source(
-        tmp_path_factory.mktemp("stand-in"), {"config.json": "{}", "model.onnx": b"\x00" * 4096}
-    )
+    """The stand-in server's image. It behaves as a card's variable `BEHAVIOUR` says.
+
+    Its files name the process, so that no other process's image is the same, names and all.
+    """
+    files = {"config.json": f'{{"made_for": "{IMAGE_PREFIX}"}}', "model.onnx": b"\x00" * 4096}
+    source = make_source(tmp_path_factory.mktemp("stand-in"), files)
     return built(make_recipe(python_base, source))

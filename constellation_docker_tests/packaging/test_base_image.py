@@ -25,7 +25,8 @@ from constellation_docker.packaging.debian_rootfs import (
 )
 from constellation_docker.settings import BaseImageSettings
 from constellation_docker_tests.fixtures.engine import TEST_LABEL, PrivateEngine, build_context
-from constellation_docker_tests.fixtures.registry import RegistryServer, free_port
+from constellation_docker_tests.fixtures.ports import free_port
+from constellation_docker_tests.fixtures.registry import RegistryServer
 
 DEBIAN = BaseImageSettings(origin="debian")
 

@@ -30,6 +30,7 @@ from constellation_docker.packaging.runtime import Runtime
 from constellation_docker.packaging.source import Source
 from constellation_docker.packaging.verification import verify_image
 from constellation_docker.settings import IndexSettings, Settings, VerificationSettings
+from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.engine import PrivateEngine, build_context
 from constellation_docker_tests.packaging.images import (
     IMAGE_PREFIX,
@@ -341,7 +342,8 @@ def test_a_repositorys_own_dockerfile_is_honoured(own_image: BuiltImage, engine:
     assert "http://127.0.0.1:9000/up" in " ".join(facts.config["Healthcheck"]["Test"])
     assert facts.labels["constellation.port"] == "9000"
     assert facts.labels["constellation.runtime"] == "dockerfile"
-    assert engine.list_images({"constellation.role": "own"}) == ()
+    left = [name for image in engine.list_images({ROLE_LABEL: "own"}) for name in image.tags]
+    assert not [name for name in left if name.startswith(f"{IMAGE_PREFIX}/")]
 
 
 def test_an_image_with_a_server_of_its_own_is_verified_too(own_image: BuiltImage, engine: Engine) -> None:
@@ -459,7 +461,11 @@ def test_a_full_disk_is_told_of_and_the_next_build_ends_right(
         )
     # What the error says to do: free space. The build's own leftovers are in the engine's cache.
     with httpx.Client(transport=httpx.HTTPTransport(uds=small.url.removeprefix("unix://"))) as client:
-        assert client.post("http://engine/build/prune?all=1", timeout=60).status_code == 200
+
+        def pruned() -> bool:  # not before the engine has let go of what the failed build held
+            return client.post("http://engine/build/prune?all=1", timeout=60).status_code == 200
+
+        wait_for(pruned, seconds=60, what="the pruned build cache")
     fitting = make_source(tmp_path / "fitting", {"model.onnx": b"x"})
     recipe = make_recipe(python_base, fitting, make_card("tests/fitting"))
     assert build_image(recipe, small, settings=build_settings, on_line=ignore).size_bytes > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -526,7 +527,7 @@ def test_a_package_without_wheels_is_built_in_a_container(
 
     assert set(names(locked)) == {"sourceful", "ran-as-65532"}
     assert {package.name: package.is_built for package in locked.packages}["sourceful"]
-    assert engine.list_containers({LABEL: None}) == []
+    assert engine.list_containers({LABEL: str(os.getpid())}) == []
 
 
 def test_a_package_that_does_not_build_is_named_with_the_end_of_its_log(
@@ -543,4 +544,4 @@ def test_a_package_that_does_not_build_is_named_with_the_end_of_its_log(
         lock({"requirements.txt": "sourceful\n"}, base=python_base, builder=builder)
 
     assert "needs a Fortran compiler" in caught.value.details["log_tail"]
-    assert engine.list_containers({LABEL: None}) == []
+    assert engine.list_containers({LABEL: str(os.getpid())}) == []

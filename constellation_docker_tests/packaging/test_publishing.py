@@ -22,7 +22,8 @@ from constellation_docker.packaging.image import BuiltImage
 from constellation_docker.packaging.publishing import publish_image
 from constellation_docker.packaging.registry import pull_image, push_image, registry_credentials
 from constellation_docker.settings import RegistrySettings
-from constellation_docker_tests.fixtures.registry import RegistryServer, free_port
+from constellation_docker_tests.fixtures.ports import free_port
+from constellation_docker_tests.fixtures.registry import RegistryServer
 from constellation_docker_tests.packaging.images import make_card
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from constellation_docker.packaging.source_errors import (
 from constellation_docker.settings import SourceSettings
 from constellation_docker_tests.fixtures.git_server import WorkRepository
 from constellation_docker_tests.fixtures.ssh_server import SshServer
-
-pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="needs the OpenSSH client")
 
 
 def fetch(url: str, store: Path, **settings: Any) -> Source:

@@ -30,7 +30,7 @@ from constellation_docker.packaging.verification.relay import NoAnswer, parse_an
 from constellation_docker.settings import VerificationSettings
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.engine import build_context
-from constellation_docker_tests.packaging.images import make_card
+from constellation_docker_tests.packaging.images import IMAGE_PREFIX, make_card
 
 QUICK = VerificationSettings(ready_deadline_seconds=20, request_timeout_seconds=10, stop_grace_seconds=10)
 
@@ -188,13 +188,13 @@ def test_a_failed_report_raises_one_sentence_with_the_log(stand_in_image: BuiltI
 def test_a_program_that_is_not_there_is_told_of(stand_in_image: BuiltImage, engine: Engine) -> None:
     broken = engine.build(
         build_context({"Dockerfile": f'FROM {stand_in_image.tag}\nENTRYPOINT ["/nowhere"]\n'}),
-        tag="constellation-test/broken:1",
+        tag=f"{IMAGE_PREFIX}/broken:1",
     )
     try:
         image = stand_in_image.model_copy(update={"image_id": broken.image_id})
         name, message = only_failure(verify(image, engine))
     finally:
-        engine.remove_image("constellation-test/broken:1", force=True)
+        engine.remove_image(f"{IMAGE_PREFIX}/broken:1", force=True)
     assert name == "starts_as_in_production"
     assert "first program cannot be run" in message
 
@@ -202,13 +202,13 @@ def test_a_program_that_is_not_there_is_told_of(stand_in_image: BuiltImage, engi
 def test_an_image_that_runs_as_root_is_refused(stand_in_image: BuiltImage, engine: Engine) -> None:
     rooted = engine.build(
         build_context({"Dockerfile": f"FROM {stand_in_image.tag}\nUSER root\n"}),
-        tag="constellation-test/rooted:1",
+        tag=f"{IMAGE_PREFIX}/rooted:1",
     )
     try:
         image = stand_in_image.model_copy(update={"image_id": rooted.image_id})
         name, message = only_failure(verify(image, engine))
     finally:
-        engine.remove_image("constellation-test/rooted:1", force=True)
+        engine.remove_image(f"{IMAGE_PREFIX}/rooted:1", force=True)
     assert name == "starts_as_in_production"
     assert "runs as root" in message
 

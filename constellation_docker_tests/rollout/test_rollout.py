@@ -22,7 +22,7 @@ from constellation_docker.rollout import (
 from constellation_docker.rollout.observed import balancer_name
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.engine import TEST_LABEL, build_context
-from constellation_docker_tests.fixtures.tiny_service import QUICK, Clients, Environment
+from constellation_docker_tests.fixtures.tiny_service import QUICK, TINY_IMAGE, Clients, Environment
 
 pytestmark = pytest.mark.slow
 
@@ -226,7 +226,7 @@ def test_a_service_is_removed_and_nothing_else_is_touched(environment: Environme
 
 def test_an_image_goes_with_the_last_service_that_used_it(environment: Environment) -> None:
     engine = environment.engine
-    context = build_context({"Dockerfile": "FROM constellation-test/tiny:1\nLABEL only=this"})
+    context = build_context({"Dockerfile": f"FROM {TINY_IMAGE}\nLABEL only=this"})
     tags = [f"{environment.project}:1", f"{environment.project}:2"]
     image = engine.build(context, tag=tags[0], labels={TEST_LABEL: "rollout"}).image_id
     engine.tag(tags[0], tags[1])
