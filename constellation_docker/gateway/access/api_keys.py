@@ -46,9 +46,19 @@ class KeyNotFound(ConstellationError):
 
 
 class KeyRefused(ConstellationError):
-    """The presented key lets nobody in: unknown, wrong, revoked or expired."""
+    """The presented key lets nobody in: unknown, wrong, revoked or expired.
+
+    Args:
+        message: See `ConstellationError`.
+        remedy: See `ConstellationError`.
+        is_guess: Whether whoever presents it may never have had a right one.
+    """
 
     code = "key_refused"
+
+    def __init__(self, message: str, *, remedy: str = "", is_guess: bool = False) -> None:
+        super().__init__(message, remedy=remedy)
+        self.is_guess = is_guess
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,9 @@ class ApiKeys:
         expected = record.digest if record else _NO_DIGEST
         is_right = hmac.compare_digest(_digest(presented).encode(), expected.encode())
         if record is None or not is_right:
-            raise KeyRefused("The API key is not valid.", remedy="Ask an administrator for one.")
+            raise KeyRefused(
+                "The API key is not valid.", remedy="Ask an administrator for one.", is_guess=True
+            )
         return self._usable(_as_api_key(record), now)
 
     def check_id(self, key_id: str) -> ApiKey:

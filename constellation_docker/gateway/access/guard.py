@@ -43,8 +43,9 @@ def guard(action: Action) -> Guard:
         _key: Annotated[object, Security(_API_KEY)],
     ) -> Principal:
         access = ports_of(request).access
-        known: Principal | None = request.scope.get(SCOPE_KEY)
-        principal = known or await run_sync(access.identify, request)
+        principal: Principal | None = request.scope.get(SCOPE_KEY)
+        if principal is None:
+            principal = await run_sync(access.identify, request)
         access.demand(request, principal, action)
         return principal
 
