@@ -9,7 +9,10 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from constellation_docker.cards.store import CardStore, open_store
+from constellation_docker.gateway.access.login import LoginPages
+from constellation_docker.gateway.access.outer import surround
 from constellation_docker.gateway.dagster_client import DagsterClient
+from constellation_docker.gateway.docs_page import docs_routes
 from constellation_docker.gateway.errors import HANDLED, handle
 from constellation_docker.gateway.ports import Ports, engine_of_environment
 from constellation_docker.gateway.request_id import RequestIds
@@ -70,6 +73,7 @@ def create_app(
     for kind in HANDLED:
         app.add_exception_handler(kind, handle)
     app.include_router(create_router(ports))
-    app.router.routes.extend(ui.routes())
+    app.router.routes.extend([*LoginPages(ports.access).routes(), *docs_routes(app), *ui.routes()])
+    surround(app, known, ports.access)
     app.add_middleware(RequestIds)
     return app
