@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from constellation_docker.defs import checks, image_jobs, jobs, model_assets, schedules, sensors
+from constellation_docker.defs import checks, drift, image_jobs, jobs, model_assets, schedules, sensors
 from constellation_docker.defs.deletion import delete_model
 from constellation_docker.defs.deployment_assets import deployment_assets
 from constellation_docker.defs.records import RecordIOManager
@@ -25,10 +25,15 @@ defs = dg.Definitions(
         model_assets.published_image,
         *deployment_assets(environments=list(load_settings().environments)),
     ],
-    asset_checks=[checks.inspect_source, checks.compare_export, checks.verify_built_image],
+    asset_checks=[
+        checks.inspect_source,
+        checks.compare_export,
+        checks.verify_built_image,
+        drift.runs_as_wanted,
+    ],
     jobs=[jobs.package_model, jobs.deploy_model, delete_model, image_jobs.pull_image, image_jobs.push_image],
-    sensors=[sensors.model_cards, sensors.wanted_deployments, sensors.failed_runs],
-    schedules=[schedules.repackage_failed, schedules.heal_drift],
+    sensors=[sensors.model_cards, sensors.wanted_deployments, drift.drifted_deployments, sensors.failed_runs],
+    schedules=[schedules.repackage_failed, drift.heal_drift],
     resources={
         "settings": SettingsResource(),
         "cards": CardStoreResource(),

@@ -149,6 +149,7 @@ def deployment_assets(environments: list[str]) -> list[dg.AssetsDefinition]:
                         on_line=context.log.info,
                     )
                 except RolloutFailed as failure:
+                    tags.identify_run(context, {tags.OUTCOME: failure.outcome})
                     _settle_for_the_last_stable(store, row, failure, context.log.warning)
                     raise
                 store.mark_stable(name, model, row.revision)

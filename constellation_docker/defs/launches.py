@@ -10,8 +10,9 @@ The rules, and the incidents behind them:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import dagster as dg
 
@@ -38,12 +39,18 @@ class PastRun:
         status: Its status.
         tags: Its tags.
         was_killed: It failed although none of its steps did: its process ended from outside.
+        run_id: Its id.
+        created: When it was asked for.
+        ended: When it ended; None while it has not.
     """
 
     partition: str
     status: dg.DagsterRunStatus
     tags: Mapping[str, str] = field(default_factory=dict)
     was_killed: bool = False
+    run_id: str = ""
+    created: datetime | None = None
+    ended: datetime | None = None
 
     @property
     def is_in_progress(self) -> bool:
@@ -109,44 +116,9 @@ def plan_deployments(rows: Sequence[DeploymentRow], runs: Sequence[PastRun]) -> 
             or (run.is_in_progress and tags.SERVICE_REVISION not in run.tags)
             for run in own
         )
-        is_due = _may_be_carried_out(row) and row.stable_revision != row.revision
+        is_due = may_be_carried_out(row) and row.stable_revision != row.revision
         if is_due and not is_known:
             requests.append(deployment_request(row, run_key=f"{row.key}:{row.revision}"))
-    return requests
-
-
-def plan_healing(
-    rows: Sequence[DeploymentRow],
-    drifted: Collection[str],
-    runs: Sequence[PastRun],
-    max_attempts: int,
-    moment: str,
-) -> list[dg.RunRequest]:
-    """Runs for services that differ from what is wanted and that no run is working on.
-
-    What ran stably is healed whenever it drifts. A release that never became stable is tried again only where
-    its last run failed for a passing reason, and not for ever; otherwise a bad release would be rolled out
-    again at every tick. A service that is wanted stopped or deleted differs while it still runs, and is taken away.
-    A wish for a version that is not published yet differs until it is, and a deployment of it would fail.
-
-    Args:
-        rows: The environment's deployments, those that are wanted stopped or deleted too.
-        drifted: Model names of the services that differ.
-        runs: Runs on their partitions, newest first.
-        max_attempts: Most runs for one revision that is not stable.
-        moment: Names the tick, so that the same drift may be healed again later.
-    """
-    requests = []
-    for row in rows:
-        if not _may_be_carried_out(row):
-            continue
-        own = [run for run in runs if run.partition == row.key]
-        of_revision = [run for run in own if run.tags.get(tags.SERVICE_REVISION) == str(row.revision)]
-        may_be_tried = row.stable_revision == row.revision or (
-            len(of_revision) < max_attempts and (not of_revision or of_revision[0].failed_for_passing_reason)
-        )
-        if row.model_name in drifted and may_be_tried and not any(run.is_in_progress for run in own):
-            requests.append(deployment_request(row, run_key=f"heal:{row.key}:{row.revision}:{moment}"))
     return requests
 
 
@@ -160,7 +132,9 @@ def packaging_request(row: ModelRow, attempt: int) -> dg.RunRequest:
     )
 
 
-def deployment_request(row: DeploymentRow, run_key: str) -> dg.RunRequest:
+def deployment_request(
+    row: DeploymentRow, run_key: str, more_tags: Mapping[str, str] | None = None
+) -> dg.RunRequest:
     """The run that brings a service to its wanted state."""
     return dg.RunRequest(
         run_key=run_key,
@@ -171,6 +145,7 @@ def deployment_request(row: DeploymentRow, run_key: str) -> dg.RunRequest:
             tags.MODEL: row.model_name,
             tags.MODEL_ID: row.model_id,
             tags.SERVICE_REVISION: str(row.revision),
+            **(more_tags or {}),
         },
     )
 
@@ -185,7 +160,8 @@ def model_tags(row: ModelRow) -> dict[str, str]:
     }
 
 
-def _may_be_carried_out(row: DeploymentRow) -> bool:
+def may_be_carried_out(row: DeploymentRow) -> bool:
+    """Whether a wish can be carried out now: what is to run must be published, what is to stop need not be."""
     return row.state != "running" or row.row.published_at is not None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -35,9 +36,11 @@ def runs_on(instance: dg.DagsterInstance, partitions: Sequence[str], job: str) -
     found: list[PastRun] = []
     for start in range(0, len(partitions), PARTITIONS_PER_QUERY):
         keys = list(partitions[start : start + PARTITIONS_PER_QUERY])
-        runs = instance.get_runs(filters=dg.RunsFilter(tags={tags.PARTITION: keys}))
+        records = instance.get_run_records(filters=dg.RunsFilter(tags={tags.PARTITION: keys}))
         found.extend(
-            _past_runs(instance, [run for run in runs if run.job_name == job or _stands_for(run, job)])
+            _past_run(instance, record)
+            for record in records
+            if record.dagster_run.job_name == job or _stands_for(record.dagster_run, job)
         )
     return found
 
@@ -71,15 +74,18 @@ def runs_on_services(instance: dg.DagsterInstance, rows: Sequence[DeploymentRow]
     ]
 
 
-def _past_runs(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> Iterator[PastRun]:
-    for run in runs:
-        is_failure = run.status is dg.DagsterRunStatus.FAILURE and run.tags.get(tags.IS_TRANSIENT) != "true"
-        yield PastRun(
-            partition=run.tags[tags.PARTITION],
-            status=run.status,
-            tags=run.tags,
-            was_killed=is_failure and _was_killed(instance, run.run_id),
-        )
+def _past_run(instance: dg.DagsterInstance, record: dg.RunRecord) -> PastRun:
+    run = record.dagster_run
+    is_failure = run.status is dg.DagsterRunStatus.FAILURE and run.tags.get(tags.IS_TRANSIENT) != "true"
+    return PastRun(
+        partition=run.tags[tags.PARTITION],
+        status=run.status,
+        tags=run.tags,
+        was_killed=is_failure and _was_killed(instance, run.run_id),
+        run_id=run.run_id,
+        created=record.create_timestamp,
+        ended=datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None,
+    )
 
 
 def _was_killed(instance: dg.DagsterInstance, run_id: str) -> bool:

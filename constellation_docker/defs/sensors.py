@@ -4,23 +4,21 @@ They are the safety net under clicks and GraphQL launches, so they never launch 
 A failed read is not an empty table: when the store cannot be reached a tick says so and changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self, TypeVar
 
 import dagster as dg
-import tenacity
 from pydantic import BaseModel
 
 from constellation_docker.cards import DeploymentRow, InvalidRow, ModelRow, StoreUnavailable
 from constellation_docker.defs import tags
 from constellation_docker.defs.jobs import deploy_model, package_model
 from constellation_docker.defs.launches import plan_deployments, plan_packaging
+from constellation_docker.defs.notices import tell
 from constellation_docker.defs.partitions import MODEL_VERSIONS, MODELS
 from constellation_docker.defs.past_runs import runs_on, runs_on_services
 from constellation_docker.defs.resources import CardStoreResource, SettingsResource
-from constellation_docker.errors import ConstellationError
-from constellation_docker.settings import resolve_secret
 
 Row = TypeVar("Row", ModelRow, DeploymentRow)
 
@@ -170,38 +168,4 @@ def failed_runs(context: dg.RunFailureSensorContext, settings: SettingsResource)
         "environment": run.tags.get(tags.ENVIRONMENT),
         "will_be_retried": run.tags.get(tags.IS_TRANSIENT) == "true" or not sentences,
     }
-    notifications = settings.load().notifications
-    if notifications.webhook_url is None:
-        context.log.warning(str(notice["text"]))
-        return
-    _post(resolve_secret(notifications.webhook_url), notice, notifications.timeout_seconds)
-
-
-class NotificationFailed(ConstellationError):
-    """The webhook did not take the notice. Its address is a secret and is not named."""
-
-    code = "notification_failed"
-    is_transient = True
-
-
-@tenacity.retry(
-    stop=tenacity.stop_after_attempt(3),
-    wait=tenacity.wait_exponential(multiplier=1, max=10),
-    retry=tenacity.retry_if_exception_type(NotificationFailed),
-    reraise=True,
-)
-def _post(url: str, notice: Mapping[str, object], timeout_seconds: float) -> None:
-    import httpx  # 200 ms that only a notification pays for, and no run
-
-    try:
-        answer = httpx.post(url, json=notice, timeout=timeout_seconds)
-    except httpx.HTTPError as error:
-        raise NotificationFailed(
-            f"The webhook for failed runs could not be reached ({type(error).__name__}).",
-            remedy="Check the setting notifications.webhook_url.",
-        ) from None
-    if answer.is_error:
-        raise NotificationFailed(
-            f"The webhook for failed runs answered {answer.status_code}.",
-            remedy="Check the setting notifications.webhook_url.",
-        )
+    tell(notice, settings.load().notifications, context.log.warning)

@@ -15,7 +15,6 @@ from constellation_docker.defs import tags
 from constellation_docker.defs.launches import (
     PastRun,
     plan_deployments,
-    plan_healing,
     plan_packaging,
     plan_repackaging,
 )
@@ -148,41 +147,10 @@ def test_a_wish_that_changed_while_a_run_works_on_the_last_one_gets_the_next_run
     assert len(plan_deployments([after], [under_way])) == 1
 
 
-def test_drift_of_what_was_stable_is_healed_unless_a_run_is_at_work_on_it(store: CardStore) -> None:
-    wanted(store)
-    store.mark_stable("dev", "sentiment", 1)
-    row = store.deployment("dev", "sentiment")
-    assert len(plan_healing([row], {"sentiment"}, [], 3, "now")) == 1
-    assert plan_healing([row], {"sentiment"}, [PastRun(row.key, Status.STARTED)], 3, "now") == []
-    assert plan_healing([row], set(), [], 3, "now") == []
-
-
-def test_a_release_that_failed_for_good_is_not_rolled_out_again_at_every_tick(store: CardStore) -> None:
-    row = wanted(store)
-    revision = {tags.SERVICE_REVISION: str(row.revision)}
-    failed = PastRun(row.key, Status.FAILURE, revision)
-    killed = PastRun(row.key, Status.FAILURE, revision, was_killed=True)
-    assert plan_healing([row], {"sentiment"}, [failed], 3, "now") == []
-    assert len(plan_healing([row], {"sentiment"}, [killed], 3, "now")) == 1
-    assert plan_healing([row], {"sentiment"}, [killed] * 3, 3, "now") == []
-
-
 @pytest.mark.parametrize("state", ["stopped", "deleted"])
-def test_a_wish_for_no_service_is_due_at_once_and_what_still_runs_then_is_drift(
-    store: CardStore, state: Literal["stopped", "deleted"]
-) -> None:
+def test_a_wish_for_no_service_is_due_at_once(store: CardStore, state: Literal["stopped", "deleted"]) -> None:
     row = wanted(store, is_published=False)
     unwanted = store.want("dev", "sentiment", model_id=row.model_id, state=state)
     assert len(plan_deployments([unwanted], [])) == 1
     store.mark_stable("dev", "sentiment", unwanted.revision)
-    stable = store.deployment("dev", "sentiment")
-    assert plan_deployments([stable], []) == []
-    assert plan_healing([stable], set(), [], 3, "now") == []
-    assert len(plan_healing([stable], {"sentiment"}, [], 3, "now")) == 1
-
-
-def test_a_wish_for_a_version_that_is_not_published_yet_is_not_healed(store: CardStore) -> None:
-    wanted(store)
-    unpublished = store.add(card(version="2"))
-    waiting = store.want("dev", "sentiment", model_id=unpublished.model_id)
-    assert plan_healing([waiting], {"sentiment"}, [], 3, "now") == []
+    assert plan_deployments([store.deployment("dev", "sentiment")], []) == []

@@ -146,7 +146,7 @@ def test_a_wish_in_the_deployments_table_is_fulfilled_by_the_sensor(
 
 
 @pytest.mark.slow
-def test_the_schedule_heals_a_service_whose_container_somebody_removed(
+def test_the_sensor_heals_a_service_whose_container_somebody_removed(
     location: Location, deployed: ModelRow
 ) -> None:
     containers = location.engine.list_containers({"constellation.model": "team/sentiment"})
@@ -157,7 +157,7 @@ def test_the_schedule_heals_a_service_whose_container_somebody_removed(
         lambda: [
             run
             for run in location.client.runs(
-                {"constellation/environment": "dev", "dagster/schedule_name": "heal_drift"}
+                {"constellation/environment": "dev", "dagster/sensor_name": "drifted_deployments"}
             )
             if run.status == "SUCCESS"
         ],

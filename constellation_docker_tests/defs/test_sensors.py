@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +15,7 @@ from sqlalchemy import create_engine, event, text
 
 from constellation_docker.cards import CardStore, ModelCard, Publication
 from constellation_docker.defs import schedules, sensors, tags
+from constellation_docker.defs.notices import NotificationFailed
 from constellation_docker.defs.resources import CardStoreResource, SettingsResource
 from constellation_docker.defs.sensors import ROWS_PER_TICK, SETTLING, ChangeCursor, advance
 
@@ -303,28 +302,6 @@ def collected_statements() -> Iterator[list[str]]:
         event.remove(SqlEngine, "before_cursor_execute", note)
 
 
-@pytest.fixture
-def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, object]]]:
-    """A real HTTP server that keeps what is posted to it."""
-    posted: list[dict[str, object]] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("TEST_WEBHOOK", f"http://127.0.0.1:{server.server_port}/hook")
-    monkeypatch.setenv("CONSTELLATION_NOTIFICATIONS__WEBHOOK_URL", "env:TEST_WEBHOOK")
-    yield posted
-    server.shutdown()
-
-
 def failed_run(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     @dg.op
     def building() -> None:
@@ -365,6 +342,6 @@ def test_the_webhooks_address_is_never_told(
         dagster_instance=instance,
         dagster_run=result.dagster_run,
     ).for_run_failure()
-    with pytest.raises(sensors.NotificationFailed) as raised:
+    with pytest.raises(NotificationFailed) as raised:
         sensors.failed_runs(context, settings=SettingsResource())
     assert "secret-token" not in str(raised.value)

@@ -1,0 +1,326 @@
+"""Drift: what runs and is not what is wanted is found within seconds, shown at its cell, and healed.
+
+The sensor asks each engine what happened since the last tick, and compares an environment only where something did,
+where a service was not as wanted at the last look, or where the last comparison is long ago. The schedule compares all
+of them, and so goes on where somebody stopped the sensor.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLong
+from datetime import UTC, datetime
+from typing import Self
+
+import dagster as dg
+from pydantic import BaseModel
+
+from constellation_docker.cards import StoreUnavailable
+from constellation_docker.compose import project_name
+from constellation_docker.defs import drift_history as history
+from constellation_docker.defs import tags
+from constellation_docker.defs.comparison import Comparison, compare
+from constellation_docker.defs.failures import explained
+from constellation_docker.defs.healing import Verdict
+from constellation_docker.defs.jobs import deploy_model
+from constellation_docker.defs.notices import NotificationFailed, tell
+from constellation_docker.defs.partitions import MODELS
+from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
+from constellation_docker.engine import EngineUnreachable
+from constellation_docker.errors import ConstellationError
+from constellation_docker.rollout import News, read_news
+from constellation_docker.settings import HealingSettings, Settings, load_settings
+
+NEWS_SECONDS = 12.0
+"""Longest that a tick waits for an engine. Others are not kept waiting: all are asked side by side."""
+
+SLOW_SECONDS = 30.0
+"""An engine that let a tick wait for so long as that is left alone for this time."""
+
+
+class Position(BaseModel):
+    """Where the sensor stands with one environment.
+
+    Attributes:
+        since: The engine's time up to which its events were read.
+        compared_at: When it was compared last, in seconds since 1970; 0: never.
+        look_at: When to compare it again without a reason; 0: no need.
+        not_before: When to ask its engine again; it was slow.
+        fingerprint: Of its containers' states, where its engine forgot events.
+        told: What was shown last of each service that differs, by partition.
+    """
+
+    since: float | None = None
+    compared_at: float = 0.0
+    look_at: float = 0.0
+    not_before: float = 0.0
+    fingerprint: str = ""
+    told: dict[str, history.Shown] = {}
+
+
+class DriftCursor(BaseModel):
+    """Where the sensor stands with each environment."""
+
+    environments: dict[str, Position] = {}
+
+    @property
+    def differing(self) -> dict[str, history.Shown]:
+        """What was shown last of every service that differs, by partition."""
+        return {key: shown for position in self.environments.values() for key, shown in position.told.items()}
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self:
+        """The cursor that a tick was given; an empty one at the first tick."""
+        return cls.model_validate_json(text) if text else cls()
+
+
+def choose_reason(position: Position, news: News, now: float, settings: HealingSettings) -> str:
+    """Why an environment is to be compared now; empty where it is not.
+
+    Args:
+        position: Where the sensor stands with it.
+        news: What its engine told.
+        now: The present, in seconds since 1970.
+        settings: How often.
+    """
+    if news.events:
+        return ", ".join(news.events[:3]) + (", …" if len(news.events) > 3 else "")
+    if news.fingerprint and news.fingerprint != position.fingerprint:
+        return "more happened than the engine remembers"
+    if position.look_at and position.look_at <= now:
+        return "a service was not as wanted"
+    if now - position.compared_at >= settings.full_comparison_seconds:
+        return "the last comparison is long ago"
+    return ""
+
+
+@dg.sensor(
+    jobs=[deploy_model],
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks the engines what happened since the last tick, compares what runs with what is wanted, shows "
+    "what differs at its cell and deploys it again, or takes it away.",
+)
+def drifted_deployments(
+    context: dg.SensorEvaluationContext,
+    settings: SettingsResource,
+    engines: EngineResource,
+    cards: CardStoreResource,
+) -> dg.SensorResult | dg.SkipReason:
+    """A run for each service that differs; an environment whose engine is away does not hold up the others."""
+    known = settings.load()
+    now = datetime.now(UTC)
+    cursor = DriftCursor.parse(context.cursor)
+    cursor.environments = {name: cursor.environments.get(name, Position()) for name in known.environments}
+    notes: list[str] = []
+    requests: list[dg.RunRequest] = []
+    events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = []
+    before = cursor.differing if context.cursor else None
+    due = _ask_engines(known, engines, cursor, now, notes)
+    try:
+        with cards.open() as store:
+            for name, (reason, news) in due.items():
+                try:
+                    found = compare(name, known, engines, store, context.instance, now, context.log.warning)
+                except StoreUnavailable:
+                    raise
+                except ConstellationError as error:
+                    notes.append(f"{name}: {error}")
+                    continue
+                context.log.info(f"{name} was compared, because of: {reason}.")
+                notes += filter(None, [found.sentence])
+                requests += found.requests
+                events += _show(found, cursor.environments[name], known, context.log.warning)
+                _advance(cursor.environments[name], found, news, now, known.healing)
+    except StoreUnavailable as error:
+        return dg.SkipReason(f"Nothing was changed: {error}")
+    if cursor.differing != before:
+        events.append(history.judge(cursor.differing))
+    requests = requests[: known.reconcile.max_runs_per_tick]
+    if requests:
+        context.log.warning(". ".join(notes))
+    models = sorted({request.tags[tags.MODEL] for request in requests})
+    return dg.SensorResult(
+        run_requests=requests,
+        # A deleted model has left the board, and a request for a partition that is not there would end the tick.
+        dynamic_partitions_requests=[MODELS.build_add_request(models)] if models else [],
+        asset_events=events,
+        skip_reason=None if requests else ". ".join(notes) or _NOTHING[bool(due)],
+        cursor=cursor.model_dump_json(),
+    )
+
+
+_NOTHING = {True: "Everything runs as wanted.", False: "The engines told of nothing."}
+
+
+@dg.schedule(
+    job=deploy_model,
+    cron_schedule=load_settings().reconcile.cron,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Compares every environment with what is wanted, as the sensor of drift does where something happened.",
+)
+def heal_drift(
+    context: dg.ScheduleEvaluationContext,
+    settings: SettingsResource,
+    engines: EngineResource,
+    cards: CardStoreResource,
+) -> Sequence[dg.RunRequest] | dg.SkipReason:
+    """A run for each service that differs; an environment whose engine is away does not hold up the others."""
+    known = settings.load()
+    now = datetime.now(UTC)
+    notes: list[str] = []
+    requests: list[dg.RunRequest] = []
+    try:
+        with cards.open() as store:
+            for name in known.environments:
+                try:
+                    found = compare(name, known, engines, store, context.instance, now, context.log.warning)
+                except StoreUnavailable:
+                    raise
+                except ConstellationError as error:
+                    notes.append(f"{name}: {error}")
+                    continue
+                notes += filter(None, [found.sentence])
+                requests += found.requests
+    except StoreUnavailable as error:
+        return dg.SkipReason(f"Nothing was changed: {error}")
+    for note in notes:
+        context.log.warning(note)
+    requests = requests[: known.reconcile.max_runs_per_tick]
+    if not requests:
+        return dg.SkipReason(". ".join(notes) or _NOTHING[True])
+    context.instance.add_dynamic_partitions(
+        str(MODELS.name), sorted({request.tags[tags.MODEL] for request in requests})
+    )
+    return requests
+
+
+@dg.asset_check(
+    asset="deployment",
+    name=history.CHECK,
+    description="What runs of every service is what is wanted of it. The sensor of drift keeps it up to date.",
+)
+def runs_as_wanted(
+    context: dg.AssetCheckExecutionContext,
+    settings: SettingsResource,
+    engines: EngineResource,
+    cards: CardStoreResource,
+) -> dg.AssetCheckResult:
+    """Compare every environment now, and touch nothing."""
+    known = settings.load()
+    now = datetime.now(UTC)
+    differing: dict[str, history.Shown] = {}
+    with explained(context, "all environments", "comparing"), cards.open() as store:
+        for name in known.environments:
+            try:
+                found = compare(name, known, engines, store, context.instance, now, context.log.info)
+            except EngineUnreachable as error:
+                differing[name] = history.Shown(text=f"It could not be compared: {error}")
+                continue
+            differing |= {key: history.describe(v, found.drifts[key]) for key, v in found.verdicts.items()}
+    verdict = history.judge(differing)
+    return dg.AssetCheckResult(
+        passed=verdict.passed,
+        severity=verdict.severity,
+        description=verdict.description,
+        metadata=verdict.metadata,
+    )
+
+
+def _ask_engines(
+    settings: Settings,
+    engines: EngineResource,
+    cursor: DriftCursor,
+    now: datetime,
+    notes: list[str],
+) -> dict[str, tuple[str, News]]:
+    """The environments that are to be compared now, each with the reason; what is wrong with others is noted."""
+    due: dict[str, tuple[str, News]] = {}
+    asked: dict[str, Future[News]] = {}
+    pool = ThreadPoolExecutor(max(1, len(cursor.environments)), thread_name_prefix="news")
+    for name, position in cursor.environments.items():
+        if position.not_before <= now.timestamp():
+            project = project_name(name, settings.environment(name))
+            asked[name] = pool.submit(_news_of, engines, name, project, position.since)
+    # Whoever does not answer in time goes on without anybody waiting for it.
+    pool.shutdown(wait=False)
+    for name, future in asked.items():
+        position = cursor.environments[name]
+        try:
+            news = future.result(timeout=NEWS_SECONDS)
+        except TooLong:
+            position.not_before = now.timestamp() + SLOW_SECONDS
+            notes.append(f"{name}: its engine does not answer within {NEWS_SECONDS:g} seconds")
+        except ConstellationError as error:
+            # It is compared as soon as it is back.
+            position.look_at = now.timestamp()
+            notes.append(f"{name}: {error}")
+        else:
+            reason = choose_reason(position, news, now.timestamp(), settings.healing)
+            if reason:
+                due[name] = (reason, news)
+            else:
+                position.since = news.until
+    return due
+
+
+def _news_of(engines: EngineResource, name: str, project: str, since: float | None) -> News:
+    return read_news(engines.of_environment(name), project, since)
+
+
+def _show(
+    found: Comparison,
+    position: Position,
+    settings: Settings,
+    on_line: Callable[[str], None],
+) -> list[dg.AssetObservation]:
+    """What changed since it was shown last, for the cells; whoever is given up is told to the webhook, once."""
+    events = []
+    told: dict[str, history.Shown] = {}
+    for key, verdict in found.verdicts.items():
+        shown = history.describe(verdict, found.drifts[key])
+        is_new = shown.is_given_up and not found.ages[key].is_given_up
+        if is_new and not _tell(verdict, shown, settings, on_line):
+            # It counts as given up when somebody has been told.
+            continue
+        told[key] = shown
+        if position.told.get(key) != shown:
+            events.append(history.observe_drift(verdict, found.drifts[key], found.ages[key]))
+    events += [history.observe_all_clear(key) for key in position.told if key not in found.verdicts]
+    position.told = told
+    return events
+
+
+def _tell(verdict: Verdict, shown: history.Shown, settings: Settings, on_line: Callable[[str], None]) -> bool:
+    notice = {
+        "text": f"{verdict.row.key}: {shown.text}",
+        "job": deploy_model.name,
+        "run_id": verdict.last_run,
+        "partition": verdict.row.key,
+        "model_id": verdict.row.model_id,
+        "environment": verdict.row.environment,
+        "will_be_retried": False,
+    }
+    try:
+        tell(notice, settings.notifications, on_line)
+    except NotificationFailed as error:
+        on_line(str(error))
+        return False
+    return True
+
+
+def _advance(
+    position: Position, found: Comparison, news: News, now: datetime, settings: HealingSettings
+) -> None:
+    """Write down that an environment was compared, and when it is to be looked at again."""
+    position.since = news.until
+    position.compared_at = now.timestamp()
+    position.fingerprint = news.fingerprint or position.fingerprint
+    if found.is_empty:
+        position.not_before = now.timestamp() + settings.full_comparison_seconds
+    moments = [verdict.look_at for verdict in found.verdicts.values() if verdict.look_at]
+    # What is healed now is looked at again, in case its run is killed.
+    moments += [now for verdict in found.verdicts.values() if verdict.answer == "heal"]
+    is_untold = any(
+        verdict.answer == "given up" and key not in position.told for key, verdict in found.verdicts.items()
+    )
+    position.look_at = now.timestamp() if is_untold else min((m.timestamp() for m in moments), default=0.0)
