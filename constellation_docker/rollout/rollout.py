@@ -237,6 +237,8 @@ def _give_up(
         undo.run(operations[:first], now)
         log_tail = _log_of(executor, compiled, fallback, order)
         undo.run(operations[first:], now)
+        if fallback and fallback.isdisjoint(replica.id for replica in now.replicas(order.slug)):
+            raise StepFailed("the containers that ran before are gone.")
     except (OperationFailed, ConstellationError) as problem:
         outcome = "rollback_failed"
         rollback_problem = problem.error.message if isinstance(problem, OperationFailed) else problem.message
