@@ -161,14 +161,14 @@ class UiPath:
         if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
             return await self._pass_on(request, "GET", "/graphql")
         if request.method == "GET":
-            operation = read_operation(dict(request.query_params))
+            operation = await run_sync(read_operation, dict(request.query_params))
             if operation.is_mutation:
                 self._deny(request, operation, "Mutations are not taken over GET, from nobody.")
                 raise NotPassedOn(
                     "Mutations are not taken over GET.", remedy="Send POST.", headers={"Allow": "POST"}
                 )
         elif request.method == "POST":
-            operation = read_operation(await self._json_body(request))
+            operation = await run_sync(read_operation, await self._json_body(request))
         else:
             raise NotPassedOn("GraphQL takes GET and POST.", headers={"Allow": "GET, POST"})
         if not operation.is_mutation:
@@ -187,15 +187,9 @@ class UiPath:
         record(request, Action.CHANGE_IN_UI, subject, outcome="allowed", environment=environments)
         response = await self._pass_on(request, "POST", "/graphql", body=operation.body())
         content = await response.whole(MAX_MUTATION_ANSWER_BYTES)
-        for run_id in _run_ids(content):
-            record(
-                request,
-                Action.CHANGE_IN_UI,
-                subject,
-                outcome="done",
-                run_id=run_id,
-                environment=environments,
-            )
+        for run_id in _runs_in(content):
+            done = {"run_id": run_id, "environment": environments}
+            record(request, Action.CHANGE_IN_UI, subject, outcome="done", **done)
         return Response(content, response.status_code, headers=_headers_back(response.upstream, self._url))
 
     def _demand_all(self, request: Request, principal: Principal, operation: UiOperation) -> list[Demand]:
@@ -345,21 +339,21 @@ def _with_graphql_errors(error: Forbidden) -> Response:
     return Response(json.dumps(content), response.status_code, headers=headers)
 
 
-def _run_ids(content: bytes) -> list[str]:
-    """The runs that an answer to a mutation names."""
+def _runs_in(content: bytes) -> list[str]:
+    """The runs that an answer to a mutation names: whatever is asked of them, the UI asks for their ids."""
     try:
         answered = json.loads(content)
     except ValueError:
         return []
-    found: list[str] = []
-    waiting = [answered.get("data") if isinstance(answered, dict) else None]
+    found: dict[str, None] = {}
+    waiting: list[tuple[str, Any]] = [("", answered)]
     while waiting:
-        item = waiting.pop()
+        name, item = waiting.pop()
         if isinstance(item, dict):
-            run_id = item.get("runId") or (item.get("id") if item.get("__typename") == "Run" else None)
-            if isinstance(run_id, str) and run_id not in found:
-                found.append(run_id)
-            waiting += item.values()
+            run_id = item.get("runId") or (item.get("id") if name == "run" else None)
+            if isinstance(run_id, str):
+                found[run_id] = None
+            waiting += item.items()
         elif isinstance(item, list):
-            waiting += item
-    return found
+            waiting += [(name, part) for part in item]
+    return list(found)

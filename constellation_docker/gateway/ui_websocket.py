@@ -111,7 +111,7 @@ async def _listen_to_browser(websocket: WebSocket, upstream: ClientConnection, l
 
 async def _start(websocket: WebSocket, upstream: ClientConnection, message: dict[str, Any]) -> None:
     identity = message.get("id")
-    operation = read_operation(message.get("payload"))
+    operation = await run_sync(read_operation, message.get("payload"))
     if operation.is_mutation:
         reason = "Mutations are not taken over the websocket."
         record(websocket, Action.CHANGE_IN_UI, operation.name, outcome="denied", reason=reason)
