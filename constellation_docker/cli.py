@@ -23,6 +23,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "constellation_docker.cards.command_line:cards",
         "Register, list, show and remove model versions.",
     ),
+    "gateway": (
+        "constellation_docker.gateway.access.command_line:gateway",
+        "Serve the REST contract and Dagster's UI.",
+    ),
+    "keys": (
+        "constellation_docker.gateway.access.command_line:keys",
+        "Make, list and revoke the gateway's API keys.",
+    ),
     "settings": ("constellation_docker.cli:settings", "Look at the settings."),
     "store": ("constellation_docker.cards.command_line:store", "Look after the card store's database."),
 }

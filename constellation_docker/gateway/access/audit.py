@@ -51,6 +51,7 @@ def record(
     """
     principal: Principal | None = request.scope.get(SCOPE_KEY)
     line: dict[str, Any] = {
+        "log": "audit",
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "who": principal.name if principal else None,
         "id": principal.id if principal else None,

@@ -24,6 +24,7 @@ from constellation_docker.gateway.access.tokens import Tokens
 from constellation_docker.gateway.same_site import SAFE_METHODS, CrossSite, refuse_other_sites
 from constellation_docker.settings import Settings
 
+PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 LOCAL = Principal("local", Role.ADMIN, None, "local", "local")
 
 
@@ -166,6 +167,8 @@ class Access:
             return False
         if connection.client is None or not is_loopback(connection.client.host):
             return False
+        if any(name in connection.headers for name in PROXY_HEADERS):
+            return False  # a proxy on this machine brings somebody from elsewhere
         return not self.is_configured
 
 

@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from constellation_docker.gateway.access.access_log import AccessLog
 from constellation_docker.gateway.access.authentication import Access
 from constellation_docker.gateway.access.gate import Gate, path_of
 from constellation_docker.gateway.errors import render_error
@@ -52,7 +53,7 @@ def surround(app: FastAPI, settings: GatewaySettings, access: Access) -> None:
     """Put everything of this file, and the gate, around an application.
 
     The innermost first, since each that is added later stands around those before: the longest body, the gate,
-    CORS (its preflights carry no key), the allowed hosts, the security headers.
+    CORS (its preflights carry no key), the allowed hosts, the security headers, the access log.
     """
     app.add_middleware(BodyLimit, longest=settings.max_body_bytes)
     app.add_middleware(Gate, access=access)
@@ -67,6 +68,7 @@ def surround(app: FastAPI, settings: GatewaySettings, access: Access) -> None:
         )
     app.add_middleware(AllowedHosts, names=allowed_hosts(settings))
     app.add_middleware(SecurityHeaders, is_always_secure=(settings.public_url or "").startswith("https://"))
+    app.add_middleware(AccessLog)
 
 
 def allowed_hosts(settings: GatewaySettings) -> tuple[str, ...]:
