@@ -18,7 +18,8 @@ class EchoModel:
 
     `parameters` steer it: `sleep` (seconds), `fail` ("raise", "exit", "interrupt", "unserialisable",
     "poison": the whole batch fails while this call is in it, "short": one answer too few), `key`
-    (batch key), `pieces` (stream length), `wait_for` (a file whose appearance ends the call).
+    (batch key), `pieces` (stream length), `wait_for` (a file whose appearance ends the call), `began_file`
+    (made when the call begins).
     """
 
     task = "text-classification"
@@ -52,6 +53,8 @@ class EchoModel:
         return answers[:-1] if any(call.parameters.get("fail") == "short" for call in calls) else answers
 
     def _answer(self, call: Call, batch: int) -> Any:
+        if "began_file" in call.parameters:
+            Path(call.parameters["began_file"]).touch()
         time.sleep(call.parameters.get("sleep", 0))
         if "wait_for" in call.parameters:
             while not Path(call.parameters["wait_for"]).exists():
