@@ -18,13 +18,13 @@ import httpx
 from anyio import CancelScope
 from anyio.to_thread import run_sync
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from constellation_docker.gateway.access.audit import record
-from constellation_docker.gateway.access.errors import Forbidden, Unauthenticated
+from constellation_docker.gateway.access.errors import Forbidden
 from constellation_docker.gateway.access.permissions import Action
 from constellation_docker.gateway.access.principal import Principal
 from constellation_docker.gateway.dagster_client import DagsterUnavailable
@@ -42,7 +42,6 @@ from constellation_docker.gateway.ui_operations import (
 from constellation_docker.gateway.ui_permissions import Demand, demands_of, settle_run
 from constellation_docker.gateway.ui_websocket import pass_websocket_on
 
-LOGIN_PATH = "/login"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 """Some of the UI's questions take the webserver long; nothing of ours waits for them."""
@@ -126,13 +125,7 @@ class UiPath:
         ]
 
     async def _answer(self, request: Request) -> Response:
-        try:
-            principal = await run_sync(self._admit, request)
-        except Unauthenticated:
-            if not _is_page_request(request):
-                raise
-            here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-            return RedirectResponse(f"{LOGIN_PATH}?next={quote(here, safe='')}", 303)
+        principal = await run_sync(self._admit, request)
         path = _checked_path(request)
         if path == "/graphql":
             return await self._graphql(request, principal)
@@ -308,12 +301,6 @@ def _checked_path(request: Request) -> str:
     if has_steps or "\\" in path or any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in path):
         raise NotPassedOn("There is no such page.", remedy="Start at /ui/.", status=404)
     return path
-
-
-def _is_page_request(request: Request) -> bool:
-    """Whether a person's browser wants to show it, rather than a page's own script to read it."""
-    mode = request.headers.get("Sec-Fetch-Mode", "navigate")
-    return request.method == "GET" and mode == "navigate" and "text/html" in request.headers.get("Accept", "")
 
 
 def _headers_back(upstream: httpx.Response, url: str) -> dict[str, str]:
