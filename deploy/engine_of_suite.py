@@ -47,12 +47,14 @@ class EngineBeside:
     Attributes:
         url: Its address.
         namespace: Its network namespace, as a path.
+        address: Its address in that namespace, which this machine reaches.
         folder: Its data, state and log.
         programs: Where its programs are, for PATH.
     """
 
     url: str
     namespace: Path
+    address: str
     folder: Path
     programs: str
 
@@ -67,12 +69,15 @@ class EngineBeside:
 
 
 @contextmanager
-def engine_of_suite(suite: str, *, containerd_store: bool = False) -> Iterator[EngineBeside]:
+def engine_of_suite(
+    suite: str, *, containerd_store: bool = False, options: Sequence[str] = ()
+) -> Iterator[EngineBeside]:
     """Start the engine of a Debian suite; it goes with everything of its own at the end.
 
     Args:
         suite: As `sid` or `trixie`.
         containerd_store: Keep images in containerd's store, as fresh engines from 29 on do.
+        options: Further options of `dockerd`.
 
     Raises:
         Unusable: Not root, not Linux with `ip` and `nsenter`, or the engine does not start.
@@ -91,17 +96,17 @@ def engine_of_suite(suite: str, *, containerd_store: bool = False) -> Iterator[E
     features = {"features": {"containerd-snapshotter": containerd_store}}
     (folder / "daemon.json").write_text(json.dumps(features), encoding="utf-8")
     try:
-        with _namespace() as namespace:
-            beside = EngineBeside(f"unix://{folder}/docker.sock", namespace, folder, programs)
-            with _dockerd(beside):
+        with _namespace() as (namespace, address):
+            beside = EngineBeside(f"unix://{folder}/docker.sock", namespace, address, folder, programs)
+            with _dockerd(beside, options):
                 yield beside
     finally:
         _remove_folder(folder)
 
 
 @contextmanager
-def _namespace() -> Iterator[Path]:
-    """A network namespace that reaches the world through a network of the machine's own engine."""
+def _namespace() -> Iterator[tuple[Path, str]]:
+    """A network namespace and its address; it reaches the world through a network of the machine's own engine."""
     try:
         own = Engine.connect("unix:///var/run/docker.sock")
     except EngineUnreachable as error:
@@ -114,7 +119,7 @@ def _namespace() -> Iterator[Path]:
         subnet = ipaddress.ip_network(pool["Subnet"])
         gateway = str(ipaddress.ip_interface(pool["Gateway"]).ip)
         # The engine gives its own containers the first addresses.
-        address = f"{subnet.broadcast_address - 1}/{subnet.prefixlen}"
+        address = str(subnet.broadcast_address - 1)
         outside, inside = f"{name}o"[:15], f"{name}i"[:15]
         _run("ip", "netns", "add", name)
         try:
@@ -122,12 +127,12 @@ def _namespace() -> Iterator[Path]:
             _run("ip", "link", "set", outside, "master", f"br-{facts['Id'][:12]}", "up")
             for words in (
                 ("link", "set", "lo", "up"),
-                ("address", "add", address, "dev", inside),
+                ("address", "add", f"{address}/{subnet.prefixlen}", "dev", inside),
                 ("link", "set", inside, "up"),
                 ("route", "add", "default", "via", gateway),
             ):
                 _run("ip", "-n", name, *words)
-            yield Path("/run/netns") / name
+            yield Path("/run/netns") / name, address
         finally:
             _run("ip", "netns", "delete", name)
             subprocess.run(["ip", "link", "delete", outside], capture_output=True, check=False)
@@ -136,9 +141,10 @@ def _namespace() -> Iterator[Path]:
 
 
 @contextmanager
-def _dockerd(beside: EngineBeside) -> Iterator[None]:
+def _dockerd(beside: EngineBeside, further: Sequence[str]) -> Iterator[None]:
     folder = beside.folder
     options = [
+        *further,
         f"--host={beside.url}",
         f"--data-root={folder}/data",
         f"--exec-root={folder}/exec",
