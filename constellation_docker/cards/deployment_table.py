@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Literal
 
-from sqlalchemy import case, select, type_coerce, update
+from sqlalchemy import case, func, select, type_coerce, update
 from sqlalchemy.orm import Session
 
 from constellation_docker.cards.canonical_json import canonical_json
@@ -207,6 +207,16 @@ class DeploymentTable:
         return self._select_deployments(
             query.order_by(DeploymentRecord.model_name, DeploymentRecord.environment)
         )
+
+    def count_wanted(self) -> dict[str, int]:
+        """How many models are wanted running, by environment."""
+        query = (
+            select(DeploymentRecord.environment, func.count())
+            .where(DeploymentRecord.state == "running")
+            .group_by(DeploymentRecord.environment)
+        )
+        with self._database.reading() as session:
+            return {row[0]: row[1] for row in session.execute(query)}
 
     def traces_of(self, model_names: Iterable[str]) -> list[ReleaseTrace]:
         """What the history of some models' deployments says of each version, in one query."""

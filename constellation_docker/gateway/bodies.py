@@ -1,31 +1,33 @@
-"""The bodies of calls and answers. The documented names are fixed; further ones may be added, none renamed."""
+"""What callers send. The documented names are fixed; further ones may be added, none renamed."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from constellation_docker.gateway.links import Link
+from constellation_docker.cards import Resources
 
 ModelId = Annotated[UUID, Path(description="The model version's id, as its registration answered it.")]
 
-_MODEL_ID = "7f9c2ba4-e88f-4c5d-9c2d-2f0d6f4b1a11"
-_RUN_ID = "3e1b7c52-6d7e-4b2c-8a55-0f4b1c1d9a77"
+_TAG = r"^([A-Za-z0-9_][A-Za-z0-9._-]{0,127}|sha256:[0-9a-f]{64})$"
+# The distribution specification's grammar of repository names, with an optional registry before it.
+ImageRepository = Annotated[
+    str,
+    Field(
+        max_length=255,
+        pattern=r"^(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+        r"(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$",
+    ),
+]
 
 
 class Body(BaseModel):
     """What a caller sends: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), str_max_length=100_000)
-
-
-class Reply(BaseModel):
-    """What the gateway answers."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
 
 class CardBody(BaseModel):
@@ -73,53 +75,83 @@ class Registration(Body):
     model_card: CardBody = Field(default_factory=CardBody, description="The model card.")
 
 
-class Accepted(Reply):
-    """Packaging was asked for."""
+class Deployment(Body):
+    """What is wanted of a model version in an environment."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"environment": "dev"},
+                {"environment": "production", "replicas": 3, "resources": {"memory": "2g", "cpus": 2}},
+            ]
+        }
+    )
+
+    environment: str = Field(description="The environment, one of GET /docker/environments/.", max_length=40)
+    replicas: int | None = Field(
+        None, ge=1, le=1000, description="How many; not given: as now, or as the card says."
+    )
+    resources: Resources | None = Field(
+        None, description="What each replica may use; not given: as now, or as the card says."
+    )
+
+
+class Rollback(Body):
+    """Where to go back, and to what."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"environment": "production"}, {"environment": "dev", "to": 3}]}
+    )
+
+    environment: str = Field(description="The environment.", max_length=40)
+    to: Literal["previous"] | Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(
+        "previous",
+        description="`previous`: the last stable release of another version or image; or a revision of the history.",
+    )
+
+
+class Cancellation(Body):
+    """What to cancel."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"environment": "dev"}]})
+
+    environment: str | None = Field(
+        None,
+        max_length=40,
+        description="Only the deployment to this environment; not given: the packaging and every deployment of the version that is under way.",
+    )
+
+
+class Pull(Body):
+    """An image that the building engine is to pull."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"repository": "registry.example/models/sentiment", "tag": "1.0.0"}]}
+    )
+
+    repository: ImageRepository = Field(description="Repository, with its registry.")
+    tag: str = Field("latest", pattern=_TAG, description="Tag, or digest as `sha256:…`.")
+
+
+class Push(Body):
+    """An image of the building engine, and where it goes."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
-                    "model_id": _MODEL_ID,
-                    "message": "Model packaging initiated.",
-                    "status": "in_progress",
-                    "run": {"run_id": _RUN_ID, "url": f"/ui/runs/{_RUN_ID}"},
+                    "image_name": "constellation/acme-sentiment",
+                    "tag": "1.0.0",
+                    "repository": "registry.example/models/sentiment",
                 }
             ]
         }
     )
 
-    model_id: str
-    message: Literal["Model packaging initiated."] = "Model packaging initiated."
-    status: Literal["in_progress"] = "in_progress"
-    run: Link | None = Field(None, description="The run that packages it; null where it is packaged already.")
-
-
-class Problem(Reply):
-    """What went wrong."""
-
-    code: str
-    message: str
-    details: dict[str, Any]
-    request_id: str
-
-
-class ProblemReply(Reply):
-    """Every error has this form."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": {
-                        "code": "card_not_found",
-                        "message": "There is no such model version. GET /docker/models/ lists what there is.",
-                        "details": {},
-                        "request_id": "5f0c6a3f9b5d4a0e8f6f0f1f6a8f7f1c",
-                    }
-                }
-            ]
-        }
+    image_name: ImageRepository = Field(
+        description="The image's name on the building engine, without its tag."
     )
-
-    error: Problem
+    tag: str = Field(
+        "latest", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$", description="The tag that it has, and gets."
+    )
+    repository: ImageRepository = Field(description="Repository to push to, with its registry.")

@@ -91,6 +91,7 @@ ANSWERS: dict[str, Answer] = {
     "store_unavailable": Answer(503, _STORE),
     "store_refused": Answer(503, "The card store refuses the gateway.", "Tell whoever runs the gateway."),
     "dagster_unavailable": Answer(503, _DAGSTER),
+    "launch_pending": Answer(503),
     "launch_refused": Answer(
         502, "Dagster refused to start or end the run.", "Tell whoever runs the gateway."
     ),

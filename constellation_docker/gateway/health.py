@@ -7,8 +7,8 @@ from typing import Literal
 from fastapi import APIRouter, Response
 
 from constellation_docker.errors import ConstellationError
-from constellation_docker.gateway.bodies import Reply
 from constellation_docker.gateway.ports import Provided
+from constellation_docker.gateway.replies import Reply
 from constellation_docker.gateway.route import GatewayRoute
 
 router = APIRouter(tags=["operation"], route_class=GatewayRoute)

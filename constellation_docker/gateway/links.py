@@ -25,7 +25,12 @@ def run_link(settings: Settings, run_id: str | None) -> Link | None:
     return Link(run_id=run_id, url=f"{public}{UI_PATH}/runs/{run_id}")
 
 
+def balancer_url(known: EnvironmentSettings) -> str:
+    """The URL of an environment's balancer, with a slash at its end."""
+    address = known.public_url or f"http://{known.bind}:{known.port}"
+    return f"{address.rstrip('/')}/"
+
+
 def endpoint_url(known: EnvironmentSettings, slug: str) -> str:
     """The URL under which a service of an environment answers."""
-    balancer = known.public_url or f"http://{known.bind}:{known.port}"
-    return f"{balancer.rstrip('/')}/{slug}/"
+    return f"{balancer_url(known)}{slug}/"

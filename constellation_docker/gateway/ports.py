@@ -10,10 +10,13 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import Request
 
+from constellation_docker.cards.answered_calls import AnsweredCalls
+from constellation_docker.cards.launch_guards import LaunchGuards
 from constellation_docker.cards.store import CardStore
 from constellation_docker.engine import Engine
 from constellation_docker.gateway.access.authentication import Access
 from constellation_docker.gateway.dagster_client import DagsterClient
+from constellation_docker.gateway.launches import GUARD_MARGIN_SECONDS, Launches
 from constellation_docker.settings import Settings
 
 
@@ -37,6 +40,22 @@ class Ports:
     def access(self) -> Access:
         """Who calls, and whether they may."""
         return Access(self.settings, self.store)
+
+    @cached_property
+    def launches(self) -> Launches:
+        """Launches runs, each once."""
+        known = self.settings.gateway
+        return Launches(
+            LaunchGuards(self.store.database),
+            self.dagster,
+            guard_seconds=known.webserver_timeout_seconds + GUARD_MARGIN_SECONDS,
+            deadline_seconds=known.launch_deadline_seconds,
+        )
+
+    @cached_property
+    def answered_calls(self) -> AnsweredCalls:
+        """Calls that came with an Idempotency-Key."""
+        return AnsweredCalls(self.store.database)
 
     async def provide(self, request: Request) -> None:
         """The router's dependency: every endpoint finds the ports at its request, in whichever app it is mounted."""

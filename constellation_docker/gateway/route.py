@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -11,6 +12,9 @@ from starlette.responses import Response
 
 from constellation_docker.gateway.errors import answer
 from constellation_docker.gateway.request_id import HEADER, begin_request, request_id
+
+ARRIVED = "constellation.arrived"
+"""Where a request's scope says when the call came, before it waited for a thread."""
 
 
 class GatewayRoute(APIRoute):
@@ -21,6 +25,7 @@ class GatewayRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            request.scope.setdefault(ARRIVED, datetime.now(UTC))
             if not request_id():
                 begin_request(request.headers.get(HEADER))
             try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from constellation_docker.gateway import health, models
-from constellation_docker.gateway.bodies import ProblemReply
+from constellation_docker.gateway import deployments, environments, health, history, images, models
 from constellation_docker.gateway.ports import Ports
+from constellation_docker.gateway.replies import ProblemReply
 from constellation_docker.gateway.route import GatewayRoute
 
 ERRORS = {
@@ -37,6 +37,6 @@ def create_router(ports: Ports) -> APIRouter:
             for status, description in ERRORS.items()
         },
     )
-    router.include_router(models.router)
-    router.include_router(health.router)
+    for part in (models, deployments, history, images, environments, health):
+        router.include_router(part.router)
     return router

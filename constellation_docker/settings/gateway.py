@@ -111,6 +111,23 @@ class GatewaySettings(Section):
     webserver_timeout_seconds: float = Field(
         10, gt=0, description="Longest for one answer of Dagster's webserver."
     )
+    launch_deadline_seconds: float = Field(
+        25, gt=0, description="Longest that one call waits until its run is launched, in all."
+    )
+    delete_wait_seconds: float = Field(
+        20,
+        ge=0,
+        description="How long a DELETE waits for its run to end; where it takes longer the answer is 202, deleting.",
+    )
+    idempotency_hours: float = Field(
+        24, gt=0, description="How long the answer for an Idempotency-Key is remembered."
+    )
+    event_poll_seconds: float = Field(
+        1, gt=0, description="How often changes of status are looked for while somebody listens to the events."
+    )
+    max_streams: int = Field(
+        64, gt=0, description="Most log and event streams at once; further ones are answered 429."
+    )
     protected_environments: tuple[str, ...] = Field(
         ("production",),
         description="Environments that operators change only with a grant of their own on the key or token.",

@@ -1,0 +1,190 @@
+"""Launching runs, each once: also for 200 calls at the same time, two gateways, or an answer that was lost.
+
+Whoever launches takes the subject's guard in the store's database, looks whether there is such a run already,
+and only then launches. A launch whose answer was lost may have been taken: the guard stays until that is decided,
+and the next call finds the run. The sensors take the same guards.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from constellation_docker.cards.launch_guards import LaunchGuards
+from constellation_docker.errors import ConstellationError
+from constellation_docker.gateway.dagster_client import DagsterClient, DagsterUnavailable, Run, RunSelection
+from constellation_docker.gateway.deadline import deadline, seconds_left
+
+_log = logging.getLogger(__name__)
+
+GUARD_MARGIN_SECONDS = 5
+LONGEST_PAUSE_SECONDS = 0.5
+
+
+class LaunchPending(ConstellationError):
+    """Somebody else launches the same just now, and it is not known yet what became of it."""
+
+    code = "launch_pending"
+    is_transient = True
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A run that is to be there.
+
+    Args:
+        job: Its job.
+        tags: Its tags.
+        partition: Its partition.
+        definition: The partitions definition and the key that must be in it: `("models", "acme/x")`.
+        run_config: The configuration of the job's ops.
+        search: Tags by which runs are found that may be the same.
+        is_same: Whether a run that was found is for the same purpose.
+        is_first: Nobody can have launched it: what it is for was made under the guard just now.
+    """
+
+    job: str
+    tags: Mapping[str, str]
+    search: Mapping[str, str]
+    is_same: Callable[[Run], bool]
+    partition: str | None = None
+    definition: tuple[str, str] | None = None
+    run_config: Mapping[str, Any] = field(default_factory=dict)
+    is_first: bool = False
+
+
+class Launches:
+    """Launches for one gateway; safe to share between threads.
+
+    Args:
+        guards: The guards in the store's database.
+        dagster: The client to launch with.
+        guard_seconds: How long a launch may be in doubt: longer than the webserver works on one.
+        deadline_seconds: Longest for one launch in all, waiting for others included.
+        clock: The time, aware.
+    """
+
+    def __init__(
+        self,
+        guards: LaunchGuards,
+        dagster: DagsterClient,
+        *,
+        guard_seconds: float,
+        deadline_seconds: float,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._guards = guards
+        self._dagster = dagster
+        self._guard_seconds = guard_seconds
+        self._deadline_seconds = deadline_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting: dict[str, tuple[threading.Lock, int]] = {}
+
+    def start(
+        self, subject: str, prepare: Callable[[], Launch | None], *, arrived: datetime | None = None
+    ) -> str | None:
+        """See to it that there is a run for a purpose, and return its id.
+
+        Args:
+            subject: What the guard is for: two launches of one subject never overlap.
+            prepare: Writes what is wanted, under the guard, and says what is to be launched; None: nothing.
+            arrived: When the call came. A run that ended badly after that answers this call, too; one that ended
+                before is tried again.
+
+        Raises:
+            LaunchPending: Somebody else's launch is in doubt.
+            DagsterUnavailable: No answer. The same call may be sent again.
+            LaunchRefused: Dagster refused it.
+        """
+        came = arrived or self._clock()
+        with deadline(self._deadline_seconds), self._alone_in_process(subject):
+            holder = self._take(subject)
+            is_decided = True
+            try:
+                launch = prepare()
+                if launch is None:
+                    return None
+                found = None if launch.is_first else self._find(launch, came)
+                if found is not None:
+                    return found.run_id
+                if launch.definition is not None:
+                    self._dagster.add_partition(*launch.definition)
+                try:
+                    return self._launch(launch)
+                except DagsterUnavailable as error:
+                    is_decided = not error.was_sent
+                    if error.was_sent and (found := self._find_if_possible(launch, came)) is not None:
+                        is_decided = True
+                        return found.run_id
+                    raise
+            finally:
+                if is_decided:
+                    self._guards.give_up(subject, holder=holder)
+                else:
+                    _log.warning("The launch of %s is in doubt; its guard stays until it runs out.", subject)
+
+    def _launch(self, launch: Launch) -> str:
+        return self._dagster.launch(
+            launch.job, partition=launch.partition, run_config=launch.run_config, tags=launch.tags
+        )
+
+    def _find(self, launch: Launch, came: datetime) -> Run | None:
+        """A run for the same purpose that answers this call: one that works, or that ended after the call came."""
+        (runs,) = self._dagster.several_runs([RunSelection(launch.search, limit=10)])
+        for run in runs:
+            has_ended_before = run.ended_at is not None and run.ended_at < came.timestamp()
+            if launch.is_same(run) and not (run.has_ended and has_ended_before):
+                return run
+        return None
+
+    def _find_if_possible(self, launch: Launch, came: datetime) -> Run | None:
+        try:
+            return self._find(launch, came)
+        except DagsterUnavailable:
+            return None
+
+    def _take(self, subject: str) -> str:
+        holder = uuid.uuid4().hex
+        pause = 0.02
+        while not self._guards.take([subject], holder=holder, seconds=self._guard_seconds):
+            if seconds_left(self._deadline_seconds) <= pause:
+                raise LaunchPending(
+                    "The same is being launched just now, and it is not known yet what became of it.",
+                    remedy="Send the call again in a few seconds; it starts no second run.",
+                )
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - so that waiters do not ask in step
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        return holder
+
+    @contextmanager
+    def _alone_in_process(self, subject: str) -> Iterator[None]:
+        """Only one thread of a process asks the database for a subject's guard; the others wait here."""
+        with self._lock:
+            lock, waiting = self._waiting.get(subject, (threading.Lock(), 0))
+            self._waiting[subject] = (lock, waiting + 1)
+        try:
+            if not lock.acquire(timeout=seconds_left(self._deadline_seconds)):
+                raise LaunchPending(
+                    "Too many calls want the same just now.",
+                    remedy="Send the call again in a few seconds; it starts no second run.",
+                )
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            with self._lock:
+                lock, waiting = self._waiting[subject]
+                if waiting == 1:
+                    del self._waiting[subject]
+                else:
+                    self._waiting[subject] = (lock, waiting - 1)
