@@ -3,13 +3,23 @@
 model_card ▶ model_source ▶ dependency_lock ▶ model_image ▶ published_image      name@version
                                                compose_file ◀─┤                  environment
                                                deployment   ◀─┘                  environment|name
+leftovers                                                                        what is cleaned up
 """
 
 from __future__ import annotations
 
 import dagster as dg
 
-from constellation_docker.defs import checks, drift, image_jobs, jobs, model_assets, schedules, sensors
+from constellation_docker.defs import (
+    checks,
+    drift,
+    image_jobs,
+    jobs,
+    model_assets,
+    reaping,
+    schedules,
+    sensors,
+)
 from constellation_docker.defs.deletion import delete_model
 from constellation_docker.defs.deployment_assets import deployment_assets
 from constellation_docker.defs.records import RecordIOManager
@@ -24,6 +34,7 @@ defs = dg.Definitions(
         model_assets.model_image,
         model_assets.published_image,
         *deployment_assets(environments=list(load_settings().environments)),
+        reaping.leftovers,
     ],
     asset_checks=[
         checks.inspect_source,
@@ -31,9 +42,16 @@ defs = dg.Definitions(
         checks.verify_built_image,
         drift.runs_as_wanted,
     ],
-    jobs=[jobs.package_model, jobs.deploy_model, delete_model, image_jobs.pull_image, image_jobs.push_image],
+    jobs=[
+        jobs.package_model,
+        jobs.deploy_model,
+        delete_model,
+        image_jobs.pull_image,
+        image_jobs.push_image,
+        reaping.reap_job,
+    ],
     sensors=[sensors.model_cards, sensors.wanted_deployments, drift.drifted_deployments, sensors.failed_runs],
-    schedules=[schedules.repackage_failed, drift.heal_drift],
+    schedules=[schedules.repackage_failed, drift.heal_drift, reaping.reap_schedule],
     resources={
         "settings": SettingsResource(),
         "cards": CardStoreResource(),

@@ -17,7 +17,7 @@ from constellation_docker.defs import drift, drift_history, tags
 from constellation_docker.defs.drift import DriftCursor, Position, choose_reason
 from constellation_docker.defs.drift_history import Shown
 from constellation_docker.engine.client import EngineClient
-from constellation_docker.rollout import News
+from constellation_docker.rollout import News, observe
 from constellation_docker.settings import HealingSettings, load_settings
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.deployer import Deployer, keys
@@ -200,10 +200,17 @@ def test_an_unhealthy_replica_is_replaced_and_no_request_is_lost(watch: Watch, d
     deployer.engine.kill(name_of(deployer), "SIGSTOP")
     request = watch.next_request()
     assert "is unhealthy" in watch.shown()
+    # A request that a frozen process has taken is lost whoever replaces it; the balancer sends it no more of them.
+    wait_for(lambda: _is_out(deployer), seconds=60, what="the balancer's verdict")
     with Clients(endpoint_url(load_settings().environment("dev"), "acme-tiny"), count=4) as clients:
         assert watch.carry_out(request).success
     assert clients.failures == [] and clients.answered
     assert deployer.running("acme/tiny") == ["1", "1"]
+
+
+def _is_out(deployer: Deployer) -> bool:
+    members = observe(deployer.engine, deployer.projects["dev"]).state.members("acme-tiny")
+    return any(member.check == "down" for member in members)
 
 
 def test_what_never_stays_well_is_given_up_and_told_once_and_goes_on_when_somebody_launches_it(
