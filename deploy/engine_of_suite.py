@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,14 +70,14 @@ class EngineBeside:
 
 @contextmanager
 def engine_of_suite(
-    suite: str, *, containerd_store: bool = False, options: Sequence[str] = ()
+    suite: str, *, containerd_store: bool = False, options: Callable[[str], Sequence[str]] = lambda _: ()
 ) -> Iterator[EngineBeside]:
     """Start the engine of a Debian suite; it goes with everything of its own at the end.
 
     Args:
         suite: As `sid` or `trixie`.
         containerd_store: Keep images in containerd's store, as fresh engines from 29 on do.
-        options: Further options of `dockerd`.
+        options: Gives further options of `dockerd` for its address.
 
     Raises:
         Unusable: Not root, not Linux with `ip` and `nsenter`, or the engine does not start.
@@ -98,7 +98,7 @@ def engine_of_suite(
     try:
         with _namespace() as (namespace, address):
             beside = EngineBeside(f"unix://{folder}/docker.sock", namespace, address, folder, programs)
-            with _dockerd(beside, options):
+            with _dockerd(beside, options(address)):
                 yield beside
     finally:
         _remove_folder(folder)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
@@ -38,34 +39,39 @@ Host *
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as DOCKER_CERT_PATH wants it; the engine's own key and certificate go there once it has an address."""
+    """A folder as DOCKER_CERT_PATH wants it, filled once the engine has an address."""
     return tmp_path_factory.mktemp("certificates")
 
 
 @pytest.fixture(scope="module")
 def elsewhere(engine: Engine, certificates: Path) -> Iterator[EngineBeside]:
     """Another engine in a network of its own, with a TLS door."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(certificates / "ca.pem"))
-    # The address is only known when it runs; a client checks the name, which is the same everywhere.
-    server = authority.issue_cert("localhost", *(f"172.{number}.255.254" for number in range(16, 32)))
-    client = authority.issue_cert("client")
-    for name, cert in (("server", server), ("client", client)):
-        stem = "" if name == "client" else "server-"
-        cert.private_key_pem.write_to_path(str(certificates / f"{stem}key.pem"))
-        cert.cert_chain_pems[0].write_to_path(str(certificates / f"{stem}cert.pem"))
-    options = [
-        f"--host=tcp://0.0.0.0:{_PORT}",
-        "--tlsverify",
-        f"--tlscacert={certificates}/ca.pem",
-        f"--tlscert={certificates}/server-cert.pem",
-        f"--tlskey={certificates}/server-key.pem",
-    ]
+
+    def options(address: str) -> list[str]:
+        write_certificates(certificates, address)
+        return [
+            f"--host=tcp://0.0.0.0:{_PORT}",
+            "--tlsverify",
+            f"--tlscacert={certificates}/ca.pem",
+            f"--tlscert={certificates}/server-cert.pem",
+            f"--tlskey={certificates}/server-key.pem",
+        ]
+
     try:
         with engine_of_suite("sid", options=options) as beside:
             yield beside
     except (Unusable, PackagesUnavailable) as error:
         pytest.skip(f"another engine cannot be had: {error}")
+
+
+def write_certificates(folder: Path, address: str) -> None:
+    """Make an authority, and by it certificates of an engine at an address and of a client."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    for stem, name in (("server-", address), ("", "client")):
+        made = authority.issue_cert(name)
+        made.private_key_pem.write_to_path(str(folder / f"{stem}key.pem"))
+        made.cert_chain_pems[0].write_to_path(str(folder / f"{stem}cert.pem"))
 
 
 @pytest.fixture(params=["tcp with TLS", "ssh"])
@@ -145,8 +151,19 @@ class SshDoor:
             stdout=asyncio.subprocess.PIPE,
             env=self._beside.environment,
         )
-        await process.redirect(stdin=child.stdin, stdout=child.stdout)
+        assert child.stdin and child.stdout
+        asking = asyncio.create_task(pass_on(process.stdin, child.stdin))
+        await pass_on(child.stdout, process.stdout)
+        asking.cancel()
         process.exit(await child.wait())
+
+
+async def pass_on(source: Any, sink: Any) -> None:
+    """Copy one direction of a connection, and close it at its end."""
+    while piece := await source.read(65536):
+        sink.write(piece)
+        await sink.drain()
+    sink.write_eof()
 
 
 def deliver(engine: Engine, image: str, remote: Engine) -> None:
