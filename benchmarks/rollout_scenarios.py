@@ -73,12 +73,12 @@ _IMPATIENT: Final = DEADLINES.model_copy(update={"healthy_deadline": "4s"})
 _WATCHFUL: Final = DEADLINES.model_copy(update={"min_healthy_time": "20s"})
 BAD_VERSIONS: Final = (
     Bad("never gets ready", {"env": {"READY_AFTER": "1000"}, "deploy": _IMPATIENT}),
-    Bad("turns bad after the switch", {"env": {"BAD_AFTER": "6"}, "deploy": _WATCHFUL}),
+    Bad("turns bad after the switch", {"env": {"BAD_AFTER": "3"}, "deploy": _WATCHFUL}),
     Bad("crashes while starting", {"env": {"CRASH": "1"}}),
     Bad("listens on another port", {"port": 9999, "deploy": _IMPATIENT}),
     Bad(
         "turns bad after the switch, two replicas",
-        {"env": {"BAD_AFTER": "8"}, "deploy": _WATCHFUL, "replicas": 2},
+        {"env": {"BAD_AFTER": "5"}, "deploy": _WATCHFUL, "replicas": 2},
     ),
 )
 

@@ -1,7 +1,7 @@
 """The service that the rollout benchmark moves: as cheap as can be, and badly behaved where it is told so.
 
-It runs in a container, with the standard library only. Variables: VERSION, READY_AFTER and BAD_AFTER (seconds since the
-start between which `/ready` answers 200), SLOW (seconds that an answer takes), CRASH.
+It runs in a container, with the standard library only. Variables: VERSION, READY_AFTER (seconds since the
+start until `/ready` answers 200), BAD_AFTER (seconds since the first request until it does not any more), SLOW (seconds that an answer takes), CRASH.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ BAD_AFTER = float(os.environ.get("BAD_AFTER", "1e9"))
 SLOW = float(os.environ.get("SLOW", "0.01"))
 BODY = os.environ.get("VERSION", "1").encode()
 IN_FLIGHT: set[Any] = set()
+ASKED: list[float] = []
 
 
 def answer(status: int, body: bytes = b"") -> bytes:
@@ -36,9 +37,13 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             if found >= 0:
                 await reader.readexactly(int(lowered[found + 16 :].split(b"\r", 1)[0]))
             if head.startswith(b"GET"):
-                is_ready = READY_AFTER <= time.monotonic() - STARTED < BAD_AFTER
+                now = time.monotonic()
+                is_bad = bool(ASKED) and now - ASKED[0] > BAD_AFTER
+                is_ready = now - STARTED >= READY_AFTER and not is_bad
                 writer.write(answer(200 if is_ready else 503))
             else:
+                if not ASKED:
+                    ASKED.append(time.monotonic())
                 await asyncio.sleep(SLOW)
                 writer.write(answer(200, BODY))
             await writer.drain()

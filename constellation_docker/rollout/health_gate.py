@@ -13,7 +13,8 @@ from constellation_docker.rollout.pace import POLL_SECONDS, Pace
 
 # A replica that crashes now and then while it comes up may still make it; one that crashes again and again does not.
 MAX_CRASHES = 3
-LOG_LINES = 60
+# Servers that log every request have lines of checks between those that tell something.
+LOG_LINES = 200
 # While it takes long, it is looked at less often: a twentieth of the time that it has taken, up to so long.
 _LONGEST_PAUSE_SECONDS = 2.0
 # Failed checks in a row that end a rollout which is being watched: fewer than take the replica out of service.

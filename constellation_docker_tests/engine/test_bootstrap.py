@@ -59,7 +59,7 @@ def test_an_engine_that_docker_host_names_and_that_is_down_is_one_sentence() -> 
 
 
 def test_a_context_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
-    ended = _run(DOCKER_CONFIG=str(tmp_path), DOCKER_CONTEXT="gone")
+    ended = _run(DOCKER_HOST="", DOCKER_CONFIG=str(tmp_path), DOCKER_CONTEXT="gone")
     assert ended.returncode == 1
     assert "context gone" in ended.stderr
 

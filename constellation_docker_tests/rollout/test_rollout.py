@@ -116,7 +116,7 @@ def test_a_version_that_turns_bad_after_it_took_over_is_reverted(environment: En
     environment.roll_out()
     before = environment.containers()
     watched = QUICK.model_copy(update={"min_healthy_time": "20s"})
-    environment.want(replicas=2, model_version="2", env={"BAD_AFTER": "6"}, deploy=watched)
+    environment.want(replicas=2, model_version="2", env={"BAD_AFTER": "2"}, deploy=watched)
     with Clients(environment.url(), count=4) as clients, pytest.raises(RolloutFailed) as caught:
         environment.roll_out()
     assert caught.value.outcome == "rolled_back", caught.value.message

@@ -1,4 +1,7 @@
-"""A model server as small as can be, for rollouts in tests. Its behaviour is set by environment variables."""
+"""A model server as small as can be, for rollouts in tests. Its behaviour is set by environment variables.
+
+READY_AFTER counts from its start, BAD_AFTER from the first request that it was given.
+"""
 
 import json
 import os
@@ -14,8 +17,12 @@ READY_AFTER = float(os.environ.get("READY_AFTER", "0"))
 BAD_AFTER = float(os.environ.get("BAD_AFTER", "1e9"))
 
 
+ASKED = []
+
+
 def is_ready():
-    return READY_AFTER <= time.monotonic() - STARTED < BAD_AFTER
+    now = time.monotonic()
+    return now - STARTED >= READY_AFTER and not (ASKED and now - ASKED[0] > BAD_AFTER)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -25,6 +32,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200 if is_ready() else 503)
 
     def do_POST(self):
+        if not ASKED:
+            ASKED.append(time.monotonic())
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         time.sleep(float(self.headers.get("X-Slow", SLOW)))
         self.answer(200, len(body))
@@ -51,6 +60,9 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        pass  # the balancer hangs up as soon as it has read the status of a check
 
 
 if os.environ.get("CRASH"):
