@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import anyio
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query
+from starlette.responses import JSONResponse
 
 from constellation_docker.cards import CardNotFound, ModelCard
 from constellation_docker.cards.launch_guards import packaging_subject
@@ -118,7 +119,7 @@ def model_status(model_id: ModelId, ports: Provided) -> ModelStatus:
     responses={202: {"model": Deleting, "description": "It takes longer than a call may wait."}},
     dependencies=[Depends(guard(Action.DELETE))],
 )
-async def delete(model_id: ModelId, call: Called, response: Response) -> Any:
+async def delete(model_id: ModelId, call: Called) -> Any:
     """Delete a model version: its containers and routes everywhere, images that nobody else uses, its row.
 
     The answer comes when it is gone; what takes longer is answered 202 and goes on. Deleting what is gone already
@@ -136,8 +137,8 @@ async def delete(model_id: ModelId, call: Called, response: Response) -> Any:
             remedy="Deleting it again goes on where this stopped.",
             run_id=run_id,
         )
-    response.status_code = 202
-    return Deleting(model_id=str(model_id), run=run_link(call.ports.settings, run_id))
+    deleting = Deleting(model_id=str(model_id), run=run_link(call.ports.settings, run_id))
+    return JSONResponse(deleting.model_dump(mode="json"), status_code=202)
 
 
 def _start_deletion(model_id: str, call: Call) -> str | None:
