@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
 import re
 import secrets
@@ -236,9 +235,7 @@ def _digest(key: str) -> str:
 
 def _as_api_key(record: ApiKeyRecord) -> ApiKey:
     # A column that somebody else's SQL filled may hold JSON of another form: that grants nothing.
-    environments = (
-        json.loads(record.environments) if isinstance(record.environments, str) else record.environments
-    )
+    environments = record.environments
     grants = None if environments is None else environments if isinstance(environments, list) else []
     return ApiKey(
         key_id=record.key_id,
