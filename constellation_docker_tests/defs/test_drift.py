@@ -193,6 +193,7 @@ def test_a_click_on_the_check_compares_and_touches_nothing(watch: Watch, deploye
     assert verdicts == [True, False]
 
 
+@pytest.mark.slow
 def test_an_unhealthy_replica_is_replaced_and_no_request_is_lost(watch: Watch, deployer: Deployer) -> None:
     deployer.publish("acme/tiny")
     assert deployer.deploy("acme/tiny", replicas=2).success
@@ -213,6 +214,7 @@ def _is_out(deployer: Deployer) -> bool:
     return any(member.check == "down" for member in members)
 
 
+@pytest.mark.slow
 def test_what_never_stays_well_is_given_up_and_told_once_and_goes_on_when_somebody_launches_it(
     watch: Watch, deployer: Deployer, monkeypatch: pytest.MonkeyPatch, webhook: list[dict[str, object]]
 ) -> None:
@@ -239,6 +241,7 @@ def test_what_never_stays_well_is_given_up_and_told_once_and_goes_on_when_somebo
     assert watch.next_request().tags[tags.HEALING] == "1"
 
 
+@pytest.mark.slow
 def test_a_rollback_that_fails_stops_everything_until_somebody_looks(
     watch: Watch, deployer: Deployer, webhook: list[dict[str, object]]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,9 +51,15 @@ def container(created: int = OLD, image: str = "", **labels: str) -> dict[str, A
 
 
 def image(
-    *tags: str, digests: tuple[str, ...] = (), created: float = OLD, image_id: str = "sha256:i", **labels: str
+    *tags: str,
+    digests: tuple[str, ...] = (),
+    created: float = OLD,
+    image_id: str = "sha256:i",
+    marks: Mapping[str, str] | None = None,
+    **more: str,
 ) -> ImageSummary:
-    named = {f"constellation.{key.replace('_', '-')}": value for key, value in labels.items()}
+    found = {**(marks or {}), **more}
+    named = {f"constellation.{key.replace('_', '-')}": value for key, value in found.items()}
     return ImageSummary(image_id, tags, digests, 1, named, created)
 
 
@@ -85,15 +91,15 @@ def test_containers_of_killed_trials_go_when_their_time_is_over(
 @pytest.mark.parametrize(
     ("found", "is_chosen"),
     [
-        (image("ours/tiny:1", **MODEL), True),
-        (image(**MODEL), True),
-        (image("registry.example/models/tiny:1", **MODEL), True),
-        (image("ours/kept:1", **MODEL), False),
-        (image("ours/k:1", digests=("registry.example/models/kept@sha256:b",), **MODEL), False),
-        (image("ours/tiny:1", created=NOW - 60, **MODEL), False),
-        (image("ours/tiny:1", **{**MODEL, "model": "acme/busy"}), False),
-        (image("ours/tiny:1", **{**MODEL, "model_id": "another installation's"}), False),
-        (image("ours/tiny:1", "my/own:name", **MODEL), False),
+        (image("ours/tiny:1", marks=MODEL), True),
+        (image(marks=MODEL), True),
+        (image("registry.example/models/tiny:1", marks=MODEL), True),
+        (image("ours/kept:1", marks=MODEL), False),
+        (image("ours/k:1", digests=("registry.example/models/kept@sha256:b",), marks=MODEL), False),
+        (image("ours/tiny:1", created=NOW - 60, marks=MODEL), False),
+        (image("ours/tiny:1", marks={**MODEL, "model": "acme/busy"}), False),
+        (image("ours/tiny:1", marks={**MODEL, "model_id": "another installation's"}), False),
+        (image("ours/tiny:1", "my/own:name", marks=MODEL), False),
         (image("ours/environment:e", role="environment", environment="sha256:e"), True),
         (image("theirs/environment:e", role="environment", environment="sha256:e"), False),
         (image("ours/environment:e", created=NOW - 60, role="environment", environment="sha256:e"), False),
@@ -112,8 +118,8 @@ def test_images_go_that_nobody_needs_or_may_return_to(found: ImageSummary, is_ch
 
 def test_an_environment_stays_with_the_last_model_that_is_built_upon_it() -> None:
     environment = image("ours/environment:e", image_id="sha256:e", role="environment", environment="sha256:x")
-    kept = image("ours/kept:1", environment="sha256:x", **MODEL)
-    gone = image("ours/tiny:1", environment="sha256:x", **MODEL)
+    kept = image("ours/kept:1", environment="sha256:x", marks=MODEL)
+    gone = image("ours/tiny:1", environment="sha256:x", marks=MODEL)
 
     def chosen(*images: ImageSummary, claims: Claims = CLAIMS) -> list[str]:
         found = plan_reaping(Holdings(images=images), claims, now=NOW, min_age_seconds=HOUR)
