@@ -27,12 +27,14 @@ from constellation_docker.gateway import DagsterClient
 from constellation_docker.rollout import remove_environment
 from constellation_docker.settings import Settings, load_settings
 from deploy.local_dagster import REPOSITORY, LocalDagster, free_port
+from deploy.local_gateway import LocalGateway
 
 HOME = REPOSITORY / ".demo"
 ENVIRONMENT = "demo"
 IMAGE_PREFIX = "constellation-demo"
 PREFERRED_UI_PORT = 3000
 PREFERRED_ENDPOINT_PORT = 8080
+PREFERRED_GATEWAY_PORT = 8700
 QUESTION = "I loved this film, the acting was wonderful."
 RUN_DEADLINE_SECONDS = 1800
 ENDPOINT_DEADLINE_SECONDS = 10
@@ -60,6 +62,9 @@ def start() -> int:
     settings = _settings(dagster)
     console.print("[bold]· Starting Dagster[/] (webserver and daemon)")
     dagster.start()
+    gateway = _gateway(dagster)
+    console.print("[bold]· Starting the gateway[/]")
+    gateway.start()
     with CardStore.open(settings.store_url) as store, DagsterClient(dagster.url) as client:
         console.print("[bold]· Registering the example's model card[/]")
         row = store.add(_example_card())
@@ -69,7 +74,7 @@ def start() -> int:
         if not (_is_deployed(store, row) and _endpoint_is_ready(settings, row)):
             console.print(f"[bold]· Deploying it to the environment {ENVIRONMENT}[/]")
             _follow(client, client.deploy(ENVIRONMENT, row.card.model_name, tags={"user": "make demo"}))
-    _show(settings, row, dagster, time.monotonic() - began)
+    _show(settings, row, dagster, gateway, time.monotonic() - began)
     return 0
 
 
@@ -80,7 +85,8 @@ def stop() -> int:
         return 0
     dagster = _dagster()
     settings = _settings(dagster)
-    console.print("· Stopping Dagster")
+    console.print("· Stopping the gateway and Dagster")
+    _gateway(dagster).stop()
     dagster.stop()
     engine = Engine.connect()
     console.print("· Removing containers, networks and images")
@@ -103,12 +109,7 @@ def show_variables() -> int:
 
 def _dagster() -> LocalDagster:
     """The demo's Dagster; its ports are chosen once and kept, so that a second start finds the first."""
-    path = HOME / "ports.json"
-    if not path.exists():
-        HOME.mkdir(exist_ok=True)
-        ports = {"ui": _free_or(PREFERRED_UI_PORT), "endpoint": _free_or(PREFERRED_ENDPOINT_PORT)}
-        path.write_text(json.dumps(ports))
-    ports = json.loads(path.read_text())
+    ports = _ports()
     variables = {
         "CONSTELLATION_HOME": str(HOME / "constellation"),
         "CONSTELLATION_SOURCE__ALLOWED_SCHEMES": json.dumps(["https", "ssh", "hf", "file"]),
@@ -116,6 +117,32 @@ def _dagster() -> LocalDagster:
         "CONSTELLATION_ENVIRONMENTS": json.dumps({ENVIRONMENT: {"port": ports["endpoint"]}}),
     }
     return LocalDagster(home=HOME / "dagster", port=ports["ui"], environment=variables)
+
+
+def _ports() -> dict[str, int]:
+    path = HOME / "ports.json"
+    preferred = {
+        "ui": PREFERRED_UI_PORT,
+        "endpoint": PREFERRED_ENDPOINT_PORT,
+        "gateway": PREFERRED_GATEWAY_PORT,
+    }
+    ports: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+    missing = {name: _free_or(port) for name, port in preferred.items() if name not in ports}
+    if missing:
+        HOME.mkdir(exist_ok=True)
+        path.write_text(json.dumps(ports | missing))
+    return ports | missing
+
+
+def _gateway(dagster: LocalDagster) -> LocalGateway:
+    """The demo's gateway, before the demo's Dagster."""
+    port = _ports()["gateway"]
+    environment = {
+        **dagster.environment,
+        "CONSTELLATION_GATEWAY__WEBSERVER_URL": dagster.url,
+        "CONSTELLATION_GATEWAY__PUBLIC_URL": f"http://127.0.0.1:{port}",
+    }
+    return LocalGateway(home=HOME / "gateway", port=port, environment=environment)
 
 
 def _settings(dagster: LocalDagster) -> Settings:
@@ -201,7 +228,9 @@ def _follow(client: DagsterClient, run_id: str) -> None:
     )
 
 
-def _show(settings: Settings, row: ModelRow, dagster: LocalDagster, seconds: float) -> None:
+def _show(
+    settings: Settings, row: ModelRow, dagster: LocalDagster, gateway: LocalGateway, seconds: float
+) -> None:
     environment = settings.environment(ENVIRONMENT)
     endpoint = f"http://{environment.bind}:{environment.port}/{row.card.slug}/"
     # A token is always sent along by the client if the machine has one; this endpoint needs none.
@@ -216,6 +245,12 @@ def _show(settings: Settings, row: ModelRow, dagster: LocalDagster, seconds: flo
     )
     console.print(f"  answer    {answer}", markup=False)
     console.print(f"  UI        {dagster.url}/assets")
+    key_path = gateway.key_path.relative_to(REPOSITORY)
+    console.print(f"  gateway   {gateway.url}/docs   (log in with the key in {key_path})", markup=False)
+    console.print(
+        f'  list      curl -s {gateway.url}/docker/models/ -H "Authorization: Bearer $(cat {key_path})"',
+        markup=False,
+    )
     console.print(
         "  own model eval $(make demo-env), then: .venv/bin/constellation-docker cards add card.yaml"
     )

@@ -88,7 +88,7 @@ class LocalDagster:
         for name in ("daemon", "webserver"):
             process_id = self._process_id(name)
             if process_id is not None:
-                _end_group(process_id, f"dagster-{name}")
+                end_group(process_id, f"dagster-{name}")
             (self.home / f"{name}.pid").unlink(missing_ok=True)
 
     def is_running(self) -> bool:
@@ -149,10 +149,10 @@ class LocalDagster:
         if not path.exists():
             return None
         process_id = int(path.read_text())
-        return process_id if _is_running(process_id, f"dagster-{name}") else None
+        return process_id if is_running(process_id, f"dagster-{name}") else None
 
 
-def _is_running(process_id: int, program: str) -> bool:
+def is_running(process_id: int, program: str) -> bool:
     """Whether a process runs that program from this environment; a number may be used again after a restart."""
     try:
         state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
@@ -162,16 +162,17 @@ def _is_running(process_id: int, program: str) -> bool:
     return state != "Z" and str(Path(sys.executable).parent / program) in command
 
 
-def _end_group(process_id: int, program: str) -> None:
+def end_group(process_id: int, program: str) -> None:
+    """End a process that runs that program, and the group that it leads, at last by force."""
     for which in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process_id, which)
         except ProcessLookupError:
             return
         deadline = time.monotonic() + STOP_DEADLINE_SECONDS
-        while time.monotonic() < deadline and _is_running(process_id, program):
+        while time.monotonic() < deadline and is_running(process_id, program):
             time.sleep(0.1)
-        if not _is_running(process_id, program):
+        if not is_running(process_id, program):
             return
 
 

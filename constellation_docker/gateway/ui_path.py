@@ -26,7 +26,7 @@ from starlette.websockets import WebSocket
 from constellation_docker.gateway.access.audit import record
 from constellation_docker.gateway.access.errors import Forbidden
 from constellation_docker.gateway.access.permissions import Action
-from constellation_docker.gateway.access.principal import Principal
+from constellation_docker.gateway.access.principal import Principal, Role
 from constellation_docker.gateway.dagster_client import DagsterUnavailable
 from constellation_docker.gateway.errors import GatewayError, answer
 from constellation_docker.gateway.links import UI_PATH
@@ -40,6 +40,7 @@ from constellation_docker.gateway.ui_operations import (
     stamp_requester,
 )
 from constellation_docker.gateway.ui_permissions import Demand, demands_of, settle_run
+from constellation_docker.gateway.ui_viewing import asks_for_permissions, without_permissions
 from constellation_docker.gateway.ui_websocket import pass_websocket_on
 
 CONNECT_SECONDS = 5.0
@@ -47,6 +48,8 @@ ANSWER_SECONDS = 60.0
 """Some of the UI's questions take the webserver long; nothing of ours waits for them."""
 MAX_CONNECTIONS = 100
 MAX_MUTATION_ANSWER_BYTES = 4 * 1024 * 1024
+MAX_PERMISSIONS_BYTES = 64 * 1024 * 1024
+"""Assets with their permissions; more than this the webserver does not answer to the gateway's own questions either."""
 
 REQUEST_HEADERS = (
     "accept",
@@ -164,9 +167,13 @@ class UiPath:
             operation = await run_sync(read_operation, await self._json_body(request))
         else:
             raise NotPassedOn("GraphQL takes GET and POST.", headers={"Allow": "GET, POST"})
-        if not operation.is_mutation:
-            return await self._pass_on(request, "POST", "/graphql", body=operation.body())
-        return await self._change(request, principal, operation)
+        if operation.is_mutation:
+            return await self._change(request, principal, operation)
+        response = await self._pass_on(request, "POST", "/graphql", body=operation.body())
+        if principal.role is Role.VIEWER and asks_for_permissions(operation.query):
+            content = without_permissions(await response.whole(MAX_PERMISSIONS_BYTES))
+            return self._rewritten(response, content)
+        return response
 
     async def _change(self, request: Request, principal: Principal, operation: UiOperation) -> Response:
         """Pass a mutation on for somebody who may, in their name, and say so in the audit trail."""
@@ -183,7 +190,12 @@ class UiPath:
         for run_id in _runs_in(content):
             done = {"run_id": run_id, "environment": environments}
             record(request, Action.CHANGE_IN_UI, subject, outcome="done", **done)
-        return Response(content, response.status_code, headers=_headers_back(response.upstream, self._url))
+        return self._rewritten(response, content)
+
+    def _rewritten(self, response: PassedOn, content: bytes) -> Response:
+        headers = _headers_back(response.upstream, self._url)
+        headers.pop("content-length", None)
+        return Response(content, response.status_code, headers=headers)
 
     def _demand_all(self, request: Request, principal: Principal, operation: UiOperation) -> list[Demand]:
         settled: list[Demand] = []
@@ -284,7 +296,7 @@ class PassedOn(Response):
             async for part in self.upstream.aiter_raw():
                 content += part
                 if len(content) > longest:
-                    raise DagsterUnavailable("The webserver's answer to a mutation does not end.")
+                    raise DagsterUnavailable("The webserver's answer does not end.")
         except httpx.HTTPError as error:
             raise DagsterUnavailable("The webserver's answer broke off.") from error
         finally:
