@@ -34,8 +34,9 @@ types: venv
 format: venv ## Put the code into shape
 	@$(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q .
 
-docs: venv ## Write the pages that are made from the code
+docs: $(READY_ML) ## Write the pages and files that are made from the code
 	@$(PYTHON) -m deploy.configuration_page docs/configuration.md
+	@$(PYTHON) -m deploy.task_schemas constellation_docker/gateway/task_schemas.json
 
 bench: engine $(READY_ML) ## Measure, and write benchmarks/RESULTS.md
 	@$(PYTHON) -m benchmarks.packaging

@@ -30,6 +30,14 @@ def test_the_graphql_page_shows_how_several_selections_go_in_one_query() -> None
     assert dagster_client.render_several_runs(2).strip() in page
 
 
+def test_the_task_schemas_are_what_the_tasks_say() -> None:
+    # Imported here: it brings torch along.
+    from deploy.task_schemas import render_task_schemas
+
+    path = ROOT / "constellation_docker" / "gateway" / "task_schemas.json"
+    assert path.read_text(encoding="utf-8") == render_task_schemas(), "run `make docs`"
+
+
 def test_both_dagster_configurations_differ_only_in_storage() -> None:
     plain = yaml.safe_load((ROOT / "dagster.yaml").read_text(encoding="utf-8"))
     postgres = yaml.safe_load((ROOT / "deploy" / "dagster.postgres.yaml").read_text(encoding="utf-8"))

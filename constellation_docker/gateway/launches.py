@@ -25,7 +25,14 @@ from constellation_docker.gateway.deadline import deadline, seconds_left
 
 _log = logging.getLogger(__name__)
 
-GUARD_MARGIN_SECONDS = 5
+GUARDED_PER_ANSWER = 3.0
+"""A guard lasts so many times as long as the webserver may take for one answer: half of it for all calls under the
+guard, the other half for a webserver that goes on with a launch whose caller has given up."""
+
+LAUNCHES_AT_ONCE = 4
+"""More at once take the webserver as long in all, and each of them longer than a caller waits."""
+
+FIRST_LOOK_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 0.5
 
 
@@ -67,7 +74,7 @@ class Launches:
     Args:
         guards: The guards in the store's database.
         dagster: The client to launch with.
-        guard_seconds: How long a launch may be in doubt: longer than the webserver works on one.
+        answer_seconds: Longest for one answer of the webserver.
         deadline_seconds: Longest for one launch in all, waiting for others included.
         clock: The time, aware.
     """
@@ -77,15 +84,16 @@ class Launches:
         guards: LaunchGuards,
         dagster: DagsterClient,
         *,
-        guard_seconds: float,
+        answer_seconds: float,
         deadline_seconds: float,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._guards = guards
         self._dagster = dagster
-        self._guard_seconds = guard_seconds
+        self._guard_seconds = answer_seconds * GUARDED_PER_ANSWER
         self._deadline_seconds = deadline_seconds
         self._clock = clock
+        self._turns = threading.BoundedSemaphore(LAUNCHES_AT_ONCE)
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[threading.Lock, int]] = {}
 
@@ -106,31 +114,46 @@ class Launches:
             LaunchRefused: Dagster refused it.
         """
         came = arrived or self._clock()
-        with deadline(self._deadline_seconds), self._alone_in_process(subject):
-            holder = self._take(subject)
-            is_decided = True
+        holder = uuid.uuid4().hex
+        with deadline(self._deadline_seconds), self._alone_in_process(subject), self._turn():
+            waited = _Waited()
+            while not self._guards.take([subject], holder=holder, seconds=self._guard_seconds):
+                # Whoever has the guard may have started the run already, and lost the answer.
+                if waited.seconds > FIRST_LOOK_SECONDS:
+                    launch = prepare()
+                    found = self._find(launch, came) if launch is not None else None
+                    if launch is None or found is not None:
+                        return found.run_id if found is not None else None
+                waited.pause(seconds_left(self._deadline_seconds))
+            with deadline(self._guard_seconds / 2):
+                return self._start_under_guard(subject, holder, prepare, came)
+
+    def _start_under_guard(
+        self, subject: str, holder: str, prepare: Callable[[], Launch | None], came: datetime
+    ) -> str | None:
+        is_decided = True
+        try:
+            launch = prepare()
+            if launch is None:
+                return None
+            found = None if launch.is_first else self._find(launch, came)
+            if found is not None:
+                return found.run_id
+            if launch.definition is not None:
+                self._dagster.add_partition(*launch.definition)
             try:
-                launch = prepare()
-                if launch is None:
-                    return None
-                found = None if launch.is_first else self._find(launch, came)
-                if found is not None:
+                return self._launch(launch)
+            except DagsterUnavailable as error:
+                is_decided = not error.was_sent
+                if error.was_sent and (found := self._find_if_possible(launch, came)) is not None:
+                    is_decided = True
                     return found.run_id
-                if launch.definition is not None:
-                    self._dagster.add_partition(*launch.definition)
-                try:
-                    return self._launch(launch)
-                except DagsterUnavailable as error:
-                    is_decided = not error.was_sent
-                    if error.was_sent and (found := self._find_if_possible(launch, came)) is not None:
-                        is_decided = True
-                        return found.run_id
-                    raise
-            finally:
-                if is_decided:
-                    self._guards.give_up(subject, holder=holder)
-                else:
-                    _log.warning("The launch of %s is in doubt; its guard stays until it runs out.", subject)
+                raise
+        finally:
+            if is_decided:
+                self._guards.give_up(subject, holder=holder)
+            else:
+                _log.warning("The launch of %s is in doubt; its guard stays until it runs out.", subject)
 
     def _launch(self, launch: Launch) -> str:
         return self._dagster.launch(
@@ -152,18 +175,15 @@ class Launches:
         except DagsterUnavailable:
             return None
 
-    def _take(self, subject: str) -> str:
-        holder = uuid.uuid4().hex
-        pause = 0.02
-        while not self._guards.take([subject], holder=holder, seconds=self._guard_seconds):
-            if seconds_left(self._deadline_seconds) <= pause:
-                raise LaunchPending(
-                    "The same is being launched just now, and it is not known yet what became of it.",
-                    remedy="Send the call again in a few seconds; it starts no second run.",
-                )
-            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - so that waiters do not ask in step
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-        return holder
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """A few launches at a time; the others wait here, without a guard."""
+        if not self._turns.acquire(timeout=seconds_left(self._deadline_seconds)):
+            raise _pending("Too many launches wait for Dagster just now.")
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     @contextmanager
     def _alone_in_process(self, subject: str) -> Iterator[None]:
@@ -173,10 +193,7 @@ class Launches:
             self._waiting[subject] = (lock, waiting + 1)
         try:
             if not lock.acquire(timeout=seconds_left(self._deadline_seconds)):
-                raise LaunchPending(
-                    "Too many calls want the same just now.",
-                    remedy="Send the call again in a few seconds; it starts no second run.",
-                )
+                raise _pending("Too many calls want the same just now.")
             try:
                 yield
             finally:
@@ -188,3 +205,28 @@ class Launches:
                     del self._waiting[subject]
                 else:
                     self._waiting[subject] = (lock, waiting - 1)
+
+
+class _Waited:
+    """How long somebody has waited, with pauses that grow."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._pause = 0.02
+
+    def pause(self, left: float) -> None:
+        """Wait a little longer than the last time.
+
+        Raises:
+            LaunchPending: There is no time left for it.
+        """
+        if left <= self._pause:
+            raise _pending("The same is being launched just now, and it is not known yet what became of it.")
+        length = self._pause * random.uniform(0.5, 1)  # noqa: S311 - so that waiters do not ask in step
+        time.sleep(length)
+        self.seconds += length
+        self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _pending(message: str) -> LaunchPending:
+    return LaunchPending(message, remedy="Send the call again in a few seconds; it starts no second run.")

@@ -16,7 +16,7 @@ from constellation_docker.cards.store import CardStore
 from constellation_docker.engine import Engine
 from constellation_docker.gateway.access.authentication import Access
 from constellation_docker.gateway.dagster_client import DagsterClient
-from constellation_docker.gateway.launches import GUARD_MARGIN_SECONDS, Launches
+from constellation_docker.gateway.launches import Launches
 from constellation_docker.settings import Settings
 
 
@@ -48,7 +48,7 @@ class Ports:
         return Launches(
             LaunchGuards(self.store.database),
             self.dagster,
-            guard_seconds=known.webserver_timeout_seconds + GUARD_MARGIN_SECONDS,
+            answer_seconds=known.webserver_timeout_seconds,
             deadline_seconds=known.launch_deadline_seconds,
         )
 
