@@ -19,6 +19,10 @@ from constellation_docker.errors import ConstellationError
 # Command → "module:attribute" and its help. Modules are imported when their command runs, so that a command
 # never waits for what another one needs.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "balancer": (
+        "constellation_docker.rollout.command_line:balancer",
+        "Show and renew certificates of an environment's balancer.",
+    ),
     "cards": (
         "constellation_docker.cards.command_line:cards",
         "Register, list, show and remove model versions.",

@@ -27,7 +27,13 @@ from constellation_docker.cards.errors import (
 from constellation_docker.cards.model_card import ModelCard
 from constellation_docker.cards.publication import Publication
 from constellation_docker.cards.quantities import byte_count, duration_seconds
-from constellation_docker.cards.serving_options import DeployOptions, Reservations, Resources, ServingOptions
+from constellation_docker.cards.serving_options import (
+    DeployOptions,
+    RateLimit,
+    Reservations,
+    Resources,
+    ServingOptions,
+)
 from constellation_docker.cards.slug import image_tag_of, slug_of
 from constellation_docker.cards.tasks import KNOWN_TASKS
 from constellation_docker.cards.widget import WidgetExample
@@ -54,6 +60,7 @@ __all__ = [
     "ModelIdTaken",
     "ModelRow",
     "Publication",
+    "RateLimit",
     "Release",
     "ReleaseNotFound",
     "Reservations",

@@ -108,6 +108,19 @@ class DeployOptions(StrictRecord):
     stop_grace_period: Duration | None = Field(None, description="From SIGTERM to SIGKILL.")
 
 
+class RateLimit(StrictRecord):
+    """How many requests each client may make. More are answered 429, by the balancer."""
+
+    requests: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(
+        description="Most requests of one client within the period."
+    )
+    per: Literal["1s", "10s", "1m", "1h"] = Field("1s", description="The period: 1s, 10s, 1m or 1h.")
+    by: Literal["address", "key"] = Field(
+        "address",
+        description="What makes a client: its address, or its X-API-Key or Authorization header where it sends one.",
+    )
+
+
 class ServingOptions(StrictRecord):
     """How the model is packaged, served and rolled out."""
 
@@ -161,6 +174,9 @@ class ServingOptions(StrictRecord):
     )
     request_timeout_seconds: PositiveNumber | None = Field(None, description="Longest for one request.")
     max_body_bytes: PositiveCount | None = Field(None, description="Largest request body, in bytes.")
+    rate_limit: RateLimit | None = Field(
+        None, description="How many requests each client may make; below. Default: any."
+    )
     deploy: DeployOptions = Field(DeployOptions(), description="A rollout's order and deadlines.")
 
     @model_validator(mode="after")

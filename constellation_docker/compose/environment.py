@@ -11,11 +11,15 @@ from typing import Any
 from constellation_docker.cards.quantities import byte_count
 from constellation_docker.compose import labels
 from constellation_docker.compose.balancer_config import (
+    CERTIFICATE_PATH,
     CONFIG_PATH,
     DEFAULT_TIMEOUT_SECONDS,
     HEALTH_COMMAND,
+    METRICS_PORT,
     PORT,
     SOCKET_FOLDER,
+    USER_ID,
+    BalancerOptions,
     StandaloneRoute,
     render_standalone_config,
 )
@@ -25,6 +29,7 @@ from constellation_docker.compose.model import (
     Healthcheck,
     Limits,
     MountedConfig,
+    MountedSecret,
     PublishedPort,
     Reservations,
     Service,
@@ -38,6 +43,12 @@ from constellation_docker.settings import EnvironmentSettings, RolloutSettings
 
 BALANCER_SERVICE = "balancer"
 _BALANCER_MEMORY = 512 * 1024 * 1024
+_CERTIFICATE = MountedSecret(
+    source="balancer-certificate",
+    target=CERTIFICATE_PATH,
+    variable="BALANCER_CERTIFICATE",
+    meaning="the balancer's certificate, chain and key as PEM",
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -73,6 +84,7 @@ class ComposeFile:
         services: The models' services, by slug.
         balancer: The balancer's service.
         balancer_hash: Our hash of it.
+        balancer_options: What the settings say about its configuration.
         document: The file as data.
         text: The file as YAML.
         kept: Services that the file has not got and that stay as they are, whatever they are, by slug: why.
@@ -86,6 +98,7 @@ class ComposeFile:
     document: dict[str, Any] = field(repr=False)
     text: str = field(repr=False)
     kept: Mapping[str, str] = field(default_factory=dict)
+    balancer_options: BalancerOptions = field(default_factory=BalancerOptions)
 
     @property
     def network(self) -> str:
@@ -142,7 +155,8 @@ def compile_environment(
         compiled[wanted.slug] = _compile_service(environment, wanted, rollout)
     balancer = _balancer_service(environment, settings, balancer_image)
     left_out = {slug: why for slug, why in sorted((kept or {}).items()) if slug not in compiled}
-    document = {
+    options = balancer_options(settings)
+    document: dict[str, Any] = {
         "name": project,
         "services": {
             BALANCER_SERVICE: balancer.document(),
@@ -150,9 +164,15 @@ def compile_environment(
         },
         "networks": {"default": {}},
         "configs": {
-            "haproxy": {"content": doubled(render_standalone_config(list(map(_route, compiled.values()))))}
+            "haproxy": {
+                "content": doubled(render_standalone_config(list(map(_route, compiled.values())), options))
+            }
         },
     }
+    if balancer.secret_files:
+        document["secrets"] = {
+            secret.source: {"environment": secret.variable} for secret in balancer.secret_files
+        }
     check_compose_document(document)
     return ComposeFile(
         environment=environment,
@@ -161,8 +181,18 @@ def compile_environment(
         balancer=balancer,
         balancer_hash=balancer.labels[labels.SPEC_HASH],
         document=document,
-        text=_header(environment, compiled, left_out) + render_yaml(document),
+        text=_header(environment, compiled, balancer, left_out) + render_yaml(document),
         kept=left_out,
+        balancer_options=options,
+    )
+
+
+def balancer_options(settings: EnvironmentSettings) -> BalancerOptions:
+    """What an environment's settings say about its balancer's configuration."""
+    return BalancerOptions(
+        tls_minimum=settings.tls.minimum if settings.tls else None,
+        has_status_page=settings.metrics_port is not None,
+        slow_start_seconds=settings.slow_start_seconds,
     )
 
 
@@ -179,7 +209,8 @@ def endpoint_url(settings: EnvironmentSettings, slug: str, *, port: int | None =
         slug: The model's slug.
         port: The balancer's port, where the engine chose it.
     """
-    root = settings.public_url or f"http://{settings.bind}:{port or settings.port}"
+    scheme = "https" if settings.tls else "http"
+    root = settings.public_url or f"{scheme}://{settings.bind}:{port or settings.port}"
     return f"{root.rstrip('/')}/{slug}/"
 
 
@@ -234,12 +265,17 @@ def _balancer_service(environment: str, settings: EnvironmentSettings, image: st
             test=("CMD", "sh", "-c", HEALTH_COMMAND), interval=5, timeout=5, retries=3, start_period=10
         ),
         labels={labels.ENVIRONMENT: environment, labels.ROLE: labels.BALANCER_ROLE},
-        ports=(PublishedPort(target=PORT, published=settings.port, host_ip=settings.bind),),
+        ports=tuple(
+            PublishedPort(target=target, published=published, host_ip=settings.bind)
+            for target, published in ((PORT, settings.port), (METRICS_PORT, settings.metrics_port))
+            if published is not None
+        ),
+        secret_files=(_CERTIFICATE,) if settings.tls else (),
         # Compose writes the configuration into the container, which a read-only root would forbid.
         read_only=False,
         # The owner is named because runc gives the folder another mode from the second start on.
-        tmpfs=(f"{SOCKET_FOLDER}:mode=0700,uid=65532,gid=65532",),
-        user="65532:65532",
+        tmpfs=(f"{SOCKET_FOLDER}:mode=0700,uid={USER_ID},gid={USER_ID}",),
+        user=f"{USER_ID}:{USER_ID}",
     )
     own_hash = spec_hash(draft)
     return draft.model_copy(update={"labels": {**draft.labels, labels.SPEC_HASH: own_hash}})
@@ -262,15 +298,18 @@ def _route(compiled: CompiledService) -> StandaloneRoute:
         replicas=wanted.replicas,
         timeout_seconds=wanted.request_timeout_seconds or DEFAULT_TIMEOUT_SECONDS,
         max_body_bytes=wanted.max_body_bytes,
+        rate_limit=wanted.rate_limit,
     )
 
 
-def _header(environment: str, services: dict[str, CompiledService], kept: Mapping[str, str]) -> str:
+def _header(
+    environment: str, services: dict[str, CompiledService], balancer: Service, kept: Mapping[str, str]
+) -> str:
     lines = [
         f"# The environment {environment}, compiled by constellation_docker. Do not edit: it is written anew.",
         "# It also works by itself: docker compose -f <this file> up -d --wait   (Compose 2.23.1 or later)",
     ]
-    variables = {
+    variables = {secret.variable: secret.meaning for secret in balancer.secret_files} | {
         variable.name: variable.reference
         for item in services.values()
         for variable in item.service.secrets.values()

@@ -114,6 +114,22 @@ class MountedConfig(_Part):
     target: str
 
 
+class MountedSecret(_Part):
+    """A file in the container with a value that only whoever runs the Compose file knows.
+
+    Attributes:
+        source: Its name in the Compose file.
+        target: Where it is in the container.
+        variable: The environment variable that holds the value.
+        meaning: What it is, for people who read the file.
+    """
+
+    source: str
+    target: str
+    variable: str
+    meaning: str
+
+
 class Logging(_Part):
     """Log rotation."""
 
@@ -142,6 +158,7 @@ class Service(_Part):
     ports: tuple[PublishedPort, ...] = ()
     read_only: bool = True
     restart: Literal["no", "always", "on-failure", "unless-stopped"] = "unless-stopped"
+    secret_files: tuple[MountedSecret, ...] = ()
     security_opt: tuple[str, ...] = ("no-new-privileges:true",)
     stop_grace_period: float = 30
     tmpfs: tuple[str, ...] = ("/tmp",)  # noqa: S108  a mount point inside the container
@@ -209,6 +226,10 @@ class Service(_Part):
             ("ports", [port.canonical() for port in self.ports]),
             ("read_only", self.read_only),
             ("restart", self.restart),
+            (
+                "secrets",
+                [{"source": secret.source, "target": secret.target} for secret in self.secret_files],
+            ),
             ("security_opt", list(self.security_opt)),
             ("stop_grace_period", go_duration(self.stop_grace_period)),
             ("tmpfs", list(self.tmpfs)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from constellation_docker.cards.quantities import duration_seconds
-from constellation_docker.cards.serving_options import DeployOptions, Resources
+from constellation_docker.cards.serving_options import DeployOptions, RateLimit, Resources
 from constellation_docker.compose.errors import NotPublished
 from constellation_docker.compose.model import Healthcheck
 from constellation_docker.settings import RolloutSettings
@@ -38,6 +38,7 @@ class WantedService(BaseModel):
         healthcheck: Docker's health check; None: the image's own.
         request_timeout_seconds: Longest for one request; None: the balancer's default.
         max_body_bytes: Largest request body that the balancer lets through; None: any.
+        rate_limit: How many requests each client may make; None: any.
         user: User and group in the container.
         deploy: The card's own order and deadlines.
         state: Whether it is to run.
@@ -60,6 +61,7 @@ class WantedService(BaseModel):
     healthcheck: Healthcheck | None = None
     request_timeout_seconds: float | None = None
     max_body_bytes: int | None = None
+    rate_limit: RateLimit | None = None
     user: str = SERVING_USER
     deploy: DeployOptions = DeployOptions()
     state: Literal["running", "stopped", "deleted"] = "running"
@@ -129,6 +131,7 @@ def wanted_service(row: DeploymentRow) -> WantedService:
         secrets=dict(serving.secrets),
         request_timeout_seconds=serving.request_timeout_seconds,
         max_body_bytes=serving.max_body_bytes,
+        rate_limit=serving.rate_limit,
         deploy=serving.deploy,
         state=row.state,
     )

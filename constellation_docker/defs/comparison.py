@@ -77,6 +77,7 @@ def compare(
     environment = Environment(name, settings, engines.of_environment(name))
     compiled = environment.compile_to_compare(store, on_line)
     report = find_drift(observe(environment.engine, compiled.project), compiled)
+    environment.keep_certificate(compiled, on_line)
     drifts = choose_drifts(rows, report)
     asked = [row for row in rows if row.key in drifts or row.stable_revision != row.revision]
     runs = runs_on_services(instance, asked)

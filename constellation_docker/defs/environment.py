@@ -31,7 +31,9 @@ from constellation_docker.compose import (
 )
 from constellation_docker.defs.launches import IN_PROGRESS
 from constellation_docker.engine import Engine
+from constellation_docker.errors import ConstellationError
 from constellation_docker.packaging import ensure_base_image, find_base_image
+from constellation_docker.rollout import renew_certificate
 from constellation_docker.settings import EnvironmentSettings, Settings
 
 LEASE_POLL_SECONDS = 1.0
@@ -113,6 +115,23 @@ class Environment:
         temporary.write_text(compose_file.text, encoding="utf-8")
         temporary.replace(path)
         return path
+
+    def keep_certificate(self, compose_file: ComposeFile, on_line: Callable[[str], None]) -> None:
+        """Renew the certificate that the balancer shows, where that is due. What does not succeed is told and tried again.
+
+        Args:
+            compose_file: The environment's Compose file.
+            on_line: Told of a renewal, or why there is none.
+        """
+        try:
+            renewed = renew_certificate(compose_file, engine=self.engine, settings=self.own_settings)
+        except ConstellationError as error:
+            on_line(f"{self.name}: the balancer keeps the certificate that it has: {error}")
+            return
+        if renewed is not None:
+            on_line(
+                f"{self.name}: the balancer shows a new certificate, good until {renewed.not_after:%Y-%m-%d}."
+            )
 
     @contextmanager
     def leased(

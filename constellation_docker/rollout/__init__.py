@@ -5,6 +5,13 @@ wanted comes from `compose`; whatever else is known is read from labels.
 """
 
 from constellation_docker.rollout.balancer import Balancer, BalancerState, Member, Route
+from constellation_docker.rollout.certificates import (
+    Certificate,
+    InvalidCertificate,
+    private_authority,
+    renew_certificate,
+    resolve_certificate,
+)
 from constellation_docker.rollout.drift import Drift, DriftReport, find_drift
 from constellation_docker.rollout.errors import (
     BalancerRefused,
@@ -33,10 +40,12 @@ __all__ = [
     "BalancerRefused",
     "BalancerState",
     "BalancerUnavailable",
+    "Certificate",
     "Change",
     "Drift",
     "DriftReport",
     "HaproxyBalancer",
+    "InvalidCertificate",
     "Kind",
     "Lease",
     "Member",
@@ -57,9 +66,12 @@ __all__ = [
     "observe",
     "plan_environment",
     "plan_rollout",
+    "private_authority",
     "read_news",
     "remove_environment",
     "remove_service",
     "remove_unused_images",
+    "renew_certificate",
+    "resolve_certificate",
     "roll_out",
 ]

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from constellation_docker.cards.serving_options import RateLimit
+
 MemberState = Literal["ready", "drain", "maint"]
 CheckState = Literal["up", "down", "unknown"]
 
@@ -28,6 +30,7 @@ class Member:
         address: Its IPv4 address, where the balancer knows one.
         reason: What the last check found, in the balancer's words.
         failures: How many checks in a row have failed.
+        version: The model's version, for people who look.
     """
 
     host: str
@@ -39,6 +42,7 @@ class Member:
     address: str | None = None
     reason: str = ""
     failures: int = 0
+    version: str = ""
 
     @property
     def is_serving(self) -> bool:
@@ -55,12 +59,14 @@ class Route:
         timeout_seconds: Longest that the balancer waits for an answer.
         max_body_bytes: Largest request that it lets through; None: any.
         members: Its replicas.
+        rate_limit: How many requests each client may make; None: any.
     """
 
     slug: str
     timeout_seconds: float
     max_body_bytes: int | None = None
     members: tuple[Member, ...] = ()
+    rate_limit: RateLimit | None = None
 
     def member(self, host: str) -> Member | None:
         """The member of that name."""

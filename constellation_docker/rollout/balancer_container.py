@@ -23,16 +23,28 @@ class BalancerContainer:
         engine: The engine that it runs on.
         compose_file: The environment's Compose file.
         compose_path: Where that lies.
+        certificate: What it shows: certificate, chain and key as PEM; None: plain HTTP.
         pace: How to wait.
     """
 
-    def __init__(self, engine: Engine, compose_file: ComposeFile, *, compose_path: str, pace: Pace) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        compose_file: ComposeFile,
+        *,
+        compose_path: str,
+        pace: Pace,
+        certificate: str | None = None,
+    ) -> None:
         self._engine = engine
         self._file = compose_file
         self._compose_path = compose_path
         self._pace = pace
         self.name = balancer_name(compose_file.project)
-        self._haproxy = HaproxyBalancer(engine, self.name, clock=pace.clock, sleep=pace.sleep)
+        self._certificate = certificate
+        self._haproxy = HaproxyBalancer(
+            engine, self.name, compose_file.balancer_options, clock=pace.clock, sleep=pace.sleep
+        )
 
     def create(self, state: BalancerState) -> None:
         """Create and start it, with these routes from the first moment on.
@@ -59,6 +71,8 @@ class BalancerContainer:
             self._wait()
             return
         self._haproxy.save(plan_layout(list(state.routes.values())))
+        if self._certificate is not None:
+            self._haproxy.save_certificate(self._certificate)
         self.start()
 
     def start(self) -> None:
@@ -79,6 +93,10 @@ class BalancerContainer:
     def take_over(self, state: BalancerState) -> None:
         """Put our configuration in force where stock Compose started it with its own."""
         self._haproxy.take_over(list(state.routes.values()))
+
+    def reload(self) -> None:
+        """Put this release's configuration and the present settings in force, with the routes that it has."""
+        self._haproxy.reload()
 
     def _wait(self) -> None:
         deadline = self._pace.clock() + START_SECONDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from constellation_docker.compose import CompiledService, ComposeFile, RolloutOptions, labels
@@ -48,6 +48,7 @@ class Order:
         revision: The deployment's revision.
         run_id: Who does it, for the containers' labels.
         compose_path: Where the Compose file lies.
+        certificate: What the balancer shows: certificate, chain and key as PEM; None: plain HTTP.
     """
 
     compose_file: ComposeFile
@@ -57,6 +58,7 @@ class Order:
     revision: int
     run_id: str
     compose_path: str
+    certificate: str | None = field(default=None, repr=False)
 
     @property
     def title(self) -> str:
@@ -152,6 +154,7 @@ class Executor:
             Kind.START_BALANCER: lambda _, __: self._container().start(),
             Kind.REPLACE_BALANCER: lambda _, seen: self._container().replace(assume_state(seen)),
             Kind.TAKE_OVER_BALANCER: lambda _, seen: self._container().take_over(assume_state(seen)),
+            Kind.RELOAD_BALANCER: lambda _, __: self._container().reload(),
             Kind.CREATE_REPLICA: lambda step, _: self._create_replica(step.target, step.number),
             Kind.START_REPLICA: lambda step, _: engine.start(step.target),
             Kind.SWITCH: lambda step, _: balancer.switch(slug, ready=step.hosts, drain=step.drain),
@@ -232,7 +235,7 @@ class Executor:
         if compiled is not None:
             wanted = compiled.wanted
             timeout = float(compiled.service.labels[labels.TIMEOUT])
-            route = Route(self._order.slug, timeout, wanted.max_body_bytes)
+            route = Route(self._order.slug, timeout, wanted.max_body_bytes, rate_limit=wanted.rate_limit)
         else:
             timeout = max((found[host].timeout_seconds for host in hosts if host in found), default=300)
             route = Route(self._order.slug, timeout)
@@ -249,7 +252,11 @@ class Executor:
     def _container(self) -> BalancerContainer:
         order = self._order
         return BalancerContainer(
-            self._engine, order.compose_file, compose_path=order.compose_path, pace=self._pace
+            self._engine,
+            order.compose_file,
+            compose_path=order.compose_path,
+            certificate=order.certificate,
+            pace=self._pace,
         )
 
     def _required(self) -> CompiledService:

@@ -14,28 +14,36 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from constellation_docker.compose.balancer_config import CONFIG_PATH
+from constellation_docker.compose.balancer_config import (
+    CERTIFICATE_PATH,
+    CONFIG_PATH,
+    USER_ID,
+    BalancerOptions,
+)
 from constellation_docker.engine import Engine, NotFound
 from constellation_docker.rollout.balancer import BalancerState, Member, Route
+from constellation_docker.rollout.certificate_file import leaf_fingerprint
 from constellation_docker.rollout.errors import BalancerRefused, BalancerUnavailable
+from constellation_docker.rollout.haproxy_commands import (
+    backend_of,
+    choose_backend,
+    plan_registration,
+    plan_removal,
+    plan_route_removal,
+    plan_switch,
+)
 from constellation_docker.rollout.haproxy_config import (
     FOLDER,
-    FREE_ADDRESS,
-    FREE_HOST,
-    FREE_PORT,
-    LIMITS_MAP,
     LOCK_MAP,
-    PATHS_MAP,
-    ROUTES_MAP,
-    TIMEOUTS_MAP,
     Backend,
+    layout_of,
     plan_layout,
     render_files,
-    timeout_milliseconds,
 )
 from constellation_docker.rollout.haproxy_runtime import RuntimeSocket
 from constellation_docker.rollout.haproxy_state import (
     parse_backends,
+    parse_layout,
     parse_map,
     show_all,
     show_backend,
@@ -53,6 +61,7 @@ class HaproxyBalancer:
     Args:
         engine: The engine that runs it.
         container: Its container's name.
+        options: What the environment's settings say of it; needed for changes, not for a look.
         clock: Seconds that only grow.
         sleep: Waits so many seconds.
     """
@@ -61,6 +70,7 @@ class HaproxyBalancer:
         self,
         engine: Engine,
         container: str,
+        options: BalancerOptions | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -68,6 +78,7 @@ class HaproxyBalancer:
         self._engine = engine
         self._socket = RuntimeSocket(engine, container)
         self.container = container
+        self._options = options or BalancerOptions()
         self._clock = clock
         self._sleep = sleep
         self._pools: dict[str, str] = {}
@@ -79,10 +90,11 @@ class HaproxyBalancer:
         except BalancerUnavailable:
             return False
 
-    def read_if_ours(self) -> BalancerState | None:
-        """What it does right now; None where another configuration than ours is in force."""
-        backends = self._read()
-        return _state(backends) if backends else None
+    def look(self) -> tuple[BalancerState | None, str]:
+        """What it does right now, None where another configuration than ours is in force; and the layout of that."""
+        answer = self._socket.ask(*show_all())
+        backends = parse_backends(answer)
+        return (_state(backends) if backends else None), parse_layout(answer)
 
     def read(self) -> BalancerState:
         """What it does right now."""
@@ -92,10 +104,10 @@ class HaproxyBalancer:
         """The members of one route right now."""
         known = self._pools.get(slug)
         answer = self._socket.ask(*(show_backend(known) if known else show_all()))
-        found = _backend_of(parse_backends(answer), slug)
+        found = backend_of(parse_backends(answer), slug)
         if found is None and known:
             # The route has moved to another backend since, or is gone.
-            found = _backend_of(self._read(), slug)
+            found = backend_of(self._read(), slug)
         if found is None or found.route is None:
             self._pools.pop(slug, None)
             return ()
@@ -121,7 +133,8 @@ class HaproxyBalancer:
 
     def switch(self, slug: str, *, ready: Collection[str], drain: Collection[str]) -> None:
         """Give requests to the members `ready`, and no more to `drain`, in one step."""
-        self._change(lambda backends: plan_switch(backends, slug, ready, drain))
+        is_gentle = self._options.slow_start_seconds > 0
+        self._change(lambda backends: plan_switch(backends, slug, ready, drain, is_gentle=is_gentle))
 
     def unregister(self, slug: str, hosts: Collection[str]) -> None:
         """Take members out of a route."""
@@ -129,25 +142,60 @@ class HaproxyBalancer:
 
     def remove_route(self, slug: str) -> None:
         """Take a route and all its members away."""
-
-        def plan(backends: list[Backend]) -> list[str]:
-            backend = _backend_of(backends, slug)
-            if backend is None or backend.route is None:
-                return []
-            commands = [f"del map {ROUTES_MAP} {slug}", f"del map {TIMEOUTS_MAP} {slug}"]
-            if backend.route.max_body_bytes is not None:
-                commands.append(f"del map {LIMITS_MAP} {slug}")
-            return commands + plan_removal(backends, slug, list(backend.places))
-
-        self._change(plan)
+        self._change(lambda backends: plan_route_removal(backends, slug))
 
     def take_over(self, routes: Sequence[Route]) -> None:
         """Put our configuration in force in an HAProxy that runs another one (a stock `docker compose up`).
 
         It is a reload: requests in flight are finished, idle client connections are closed.
         """
-        self.save(plan_layout(routes))
-        self._reload(len(plan_layout(routes)))
+        layout = plan_layout(routes)
+        self.save(layout)
+        self._reload(len(layout))
+
+    def reload(self) -> None:
+        """Put the same routes and members in force under this release's configuration and the present settings.
+
+        It is a reload: requests in flight are finished, idle client connections are closed.
+        """
+        with self._lock(is_layout_free=True) as backends:
+            self.save(backends)
+            self._reload(len(backends))
+
+    def install_certificate(self, pem: str) -> bool:
+        """Serve this certificate from now on. Connections that are open keep theirs; nothing is reloaded.
+
+        Args:
+            pem: Certificate, chain and key.
+
+        Returns:
+            Whether it is another than before.
+
+        Raises:
+            BalancerRefused: HAProxy does not accept it, and goes on with the one that it has.
+        """
+        if self._serves(pem):
+            return False
+        with self._lock(is_layout_free=True):
+            self._socket.replace_certificate(CERTIFICATE_PATH, pem)
+            self.save_certificate(pem)
+        return True
+
+    def save_certificate(self, pem: str) -> None:
+        """Write the certificate into the container, whether it runs or not; only HAProxy can read it there."""
+        self._engine.put_archive(self.container, "/", pack_files({CERTIFICATE_PATH: pem}, mode=0o400))
+
+    def _serves(self, pem: str) -> bool:
+        shown = self._socket.ask(f"show ssl cert {CERTIFICATE_PATH}")
+        if f"FingerPrint: {leaf_fingerprint(pem)}" not in shown:
+            return False
+        try:
+            packed = self._engine.get_archive(self.container, CERTIFICATE_PATH)
+        except NotFound:
+            return False
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            content = archive.extractfile(archive.getmembers()[0])
+            return content is not None and content.read() == pem.encode()
 
     def settle(self) -> bool:
         """See to it that the configuration on disk is the one in force, as it may not be after a killed run.
@@ -163,7 +211,7 @@ class HaproxyBalancer:
 
     def save(self, backends: Sequence[Backend]) -> None:
         """Write a configuration into the container, whether it runs or not."""
-        self._engine.put_archive(self.container, "/", pack_files(render_files(backends)))
+        self._engine.put_archive(self.container, "/", pack_files(render_files(backends, self._options)))
 
     def _is_saved(self, backends: Sequence[Backend]) -> bool:
         try:
@@ -172,7 +220,7 @@ class HaproxyBalancer:
             return False
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             members = {member.name.rpartition("/")[2]: member for member in archive if member.isfile()}
-            for path, text in render_files(backends).items():
+            for path, text in render_files(backends, self._options).items():
                 member = members.get(path.rpartition("/")[2])
                 content = archive.extractfile(member) if member else None
                 if content is None or content.read() != text.encode():
@@ -222,18 +270,28 @@ class HaproxyBalancer:
         return next((line for line in lines if line.startswith("Pid:")), "")
 
     @contextmanager
-    def _lock(self) -> Iterator[list[Backend]]:
-        """Hold the lock; gives what is in force."""
+    def _lock(self, *, is_layout_free: bool = False) -> Iterator[list[Backend]]:
+        """Hold the lock; gives what is in force.
+
+        Args:
+            is_layout_free: Whether another layout than that of our settings may be in force. Where it is, whatever is
+                written to disk would differ from it.
+        """
         token = uuid.uuid4().hex
-        reference, backends = self._acquire(token)
+        reference, answer = self._acquire(token)
         try:
-            yield backends
+            if not is_layout_free and parse_layout(answer) != layout_of(self._options):
+                raise BalancerRefused(
+                    f"The balancer {self.container} runs under other settings than these.",
+                    remedy="Launch the deployment again: it puts the present settings in force.",
+                )
+            yield parse_backends(answer)
         finally:
             # After a reload the lock is gone by itself.
             with suppress(BalancerUnavailable):
                 self._socket.ask(f"del map {LOCK_MAP} #{reference}")
 
-    def _acquire(self, token: str) -> tuple[str, list[Backend]]:
+    def _acquire(self, token: str) -> tuple[str, str]:
         # Entries of a map keep their order, so they are a queue; the first one holds the lock.
         look = (f"show map {LOCK_MAP}", *show_all())
         answer = self._socket.ask(f"add map {LOCK_MAP} lock {token}", *look)
@@ -246,7 +304,7 @@ class HaproxyBalancer:
                     remedy="Launch the deployment again: it puts it in force.",
                 )
             if queue[0][2] == token:
-                return queue[0][0], parse_backends(answer)
+                return queue[0][0], answer
             if queue[0][0] != first:
                 first, since = queue[0][0], self._clock()
             elif self._clock() - since > STALE_LOCK_SECONDS:
@@ -258,115 +316,20 @@ class HaproxyBalancer:
                 answer = self._socket.ask(f"add map {LOCK_MAP} lock {token}", *look)
 
 
-def choose_backend(backends: Sequence[Backend], slug: str, hosts: Sequence[str]) -> Backend | None:
-    """The backend for members that are about to join: the route's own, else the smallest spare one with room.
-
-    Returns:
-        None where none has room.
-    """
-    own = _backend_of(backends, slug)
-    if own is not None:
-        joining = [host for host in hosts if host not in own.places]
-        return own if len(own.places) + len(joining) <= own.slots else None
-    spare = [backend for backend in backends if backend.route is None and not backend.places]
-    fitting = [backend for backend in spare if backend.slots >= len(hosts)]
-    return min(fitting, key=lambda backend: (backend.slots, backend.number), default=None)
-
-
-def plan_registration(backend: Backend, route: Route, members: Sequence[Member]) -> list[str]:
-    """The commands that let members join a backend, draining."""
-    commands = []
-    present = backend.route
-    timeout = timeout_milliseconds(route)
-    if present is None:
-        commands += [
-            f"add map {ROUTES_MAP} {route.slug} {backend.name}",
-            f"add map {TIMEOUTS_MAP} {route.slug} {timeout}",
-        ]
-    elif timeout_milliseconds(present) != timeout:
-        commands.append(f"set map {TIMEOUTS_MAP} {route.slug} {timeout}")
-    before = present.max_body_bytes if present else None
-    if route.max_body_bytes != before:
-        if before is not None:
-            commands.append(f"del map {LIMITS_MAP} {route.slug}")
-        if route.max_body_bytes is not None:
-            commands.append(f"add map {LIMITS_MAP} {route.slug} {route.max_body_bytes}")
-    free = [slot for slot in range(1, backend.slots + 1) if slot not in backend.places.values()]
-    for member in members:
-        if member.host in backend.places:
-            continue
-        name = backend.server(free.pop(0))
-        server = f"{backend.name}/{name}"
-        commands += [
-            f"add map {PATHS_MAP} {name} {member.ready_path}",
-            f"set server {server} addr {member.address or FREE_ADDRESS} port {member.port}",
-            f"set server {server} fqdn {member.host}",
-            f"set server {server} state drain",
-        ]
-    return commands
-
-
-def plan_switch(
-    backends: Sequence[Backend], slug: str, ready: Collection[str], drain: Collection[str]
-) -> list[str]:
-    """The commands that make members ready, then drain others."""
-    backend = _backend_of(backends, slug)
-    if backend is None:
-        return []
-    missing = sorted(set(ready) - set(backend.places))
-    if missing:
-        raise BalancerRefused(
-            f"The balancer does not know {', '.join(missing)} of {slug}.",
-            remedy="Launch the deployment again.",
-            slug=slug,
-        )
-
-    def name(host: str) -> str:
-        return f"{backend.name}/{backend.server(backend.places[host])}"
-
-    commands = []
-    for host in sorted(ready):
-        # The file on disk says `weight 0` of a member that drains, so one read from there must get its weight back.
-        commands += [f"set server {name(host)} weight 1", f"set server {name(host)} state ready"]
-    commands += [f"set server {name(host)} state drain" for host in sorted(drain) if host in backend.places]
-    return commands
-
-
-def plan_removal(backends: Sequence[Backend], slug: str, hosts: Collection[str]) -> list[str]:
-    """The commands that free members' slots."""
-    backend = _backend_of(backends, slug)
-    if backend is None:
-        return []
-    commands = []
-    for host in sorted(set(hosts) & set(backend.places)):
-        name = backend.server(backend.places[host])
-        server = f"{backend.name}/{name}"
-        commands += [
-            f"set server {server} state maint",
-            f"set server {server} fqdn {FREE_HOST}",
-            f"set server {server} addr {FREE_ADDRESS} port {FREE_PORT}",
-            f"del map {PATHS_MAP} {name}",
-        ]
-    return commands
-
-
-def pack_files(files: dict[str, str]) -> bytes:
-    """Files as an archive to be unpacked at `/`."""
+def pack_files(files: dict[str, str], *, mode: int = 0o644) -> bytes:
+    """Files of one folder as an archive to be unpacked at `/`; they belong to HAProxy's user."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        folder = tarfile.TarInfo(CONFIG_PATH.rpartition("/")[0].lstrip("/"))
+        folder = tarfile.TarInfo(next(iter(files)).rpartition("/")[0].lstrip("/"))
         folder.type, folder.mode = tarfile.DIRTYPE, 0o755
         archive.addfile(folder)
         for path, text in files.items():
             data = text.encode()
             member = tarfile.TarInfo(path.lstrip("/"))
-            member.size, member.mode = len(data), 0o644
+            member.size, member.mode = len(data), mode
+            member.uid = member.gid = USER_ID
             archive.addfile(member, io.BytesIO(data))
     return packed.getvalue()
-
-
-def _backend_of(backends: Sequence[Backend], slug: str) -> Backend | None:
-    return next((backend for backend in backends if backend.route and backend.route.slug == slug), None)
 
 
 def _state(backends: Sequence[Backend]) -> BalancerState:

@@ -9,6 +9,8 @@ Reference: https://docs.haproxy.org/2.6/configuration.html and management.html (
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,9 +21,12 @@ from constellation_docker.compose.balancer_config import (
     TIMEOUT_MARGIN_SECONDS,
     TOO_LARGE,
     UNKNOWN_MODEL,
+    BalancerOptions,
+    rate_value,
     render_frontend_beginning,
     render_preamble,
     render_prefix_rules,
+    render_rate_rules,
 )
 from constellation_docker.rollout.balancer import Member, Route
 
@@ -30,8 +35,10 @@ ROUTES_MAP = f"{FOLDER}/routes.map"
 PATHS_MAP = f"{FOLDER}/ready-paths.map"
 TIMEOUTS_MAP = f"{FOLDER}/timeouts.map"
 LIMITS_MAP = f"{FOLDER}/limits.map"
+RATES_MAP = f"{FOLDER}/rates.map"
+# What a backend or a server is for, for the status page.
+NAMES_MAP = f"{FOLDER}/names.map"
 LOCK_MAP = f"{FOLDER}/lock.map"
-MAPS = (ROUTES_MAP, PATHS_MAP, TIMEOUTS_MAP, LIMITS_MAP, LOCK_MAP)
 # A server slot that is not in use points to a port of the balancer itself where nothing listens: HAProxy refuses to
 # change the address of a server whose name does not resolve, and this name always does.
 FREE_HOST = "balancer"
@@ -39,7 +46,9 @@ FREE_ADDRESS = "127.0.0.1"
 FREE_PORT = 9
 SLOTS = 8
 SPARE_BACKENDS = 32
-MARK = "# constellation balancer, layout 1"
+# Says on the runtime socket (`show env`) which configuration is in force, apart from routes and members.
+LAYOUT_VARIABLE = "CONSTELLATION_LAYOUT"
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 
 
 @dataclass(frozen=True)
@@ -103,8 +112,13 @@ def plan_layout(routes: Sequence[Route], *, at_least: dict[str, int] | None = No
 NEVER = "24d"
 
 
-def render_files(backends: Sequence[Backend]) -> dict[str, str]:
-    """All files of the configuration, by their paths. The main file is the last one."""
+def render_files(backends: Sequence[Backend], options: BalancerOptions | None = None) -> dict[str, str]:
+    """All files of the configuration, by their paths. The main file is the last one.
+
+    Args:
+        backends: What is in force, or is to be.
+        options: What the environment's settings say.
+    """
     used = [(backend, backend.route) for backend in backends if backend.route is not None]
     paths = [
         f"{backend.server(backend.places[member.host])} {member.ready_path}"
@@ -112,13 +126,17 @@ def render_files(backends: Sequence[Backend]) -> dict[str, str]:
         for member in route.members
     ]
     limits = [(route.slug, route.max_body_bytes) for _, route in used if route.max_body_bytes is not None]
+    rates = [(route.slug, rate_value(route.rate_limit)) for _, route in used if route.rate_limit is not None]
+    names = [entry for backend, route in used for entry in _names(backend, route)]
     return {
         ROUTES_MAP: _lines(f"{route.slug} {backend.name}" for backend, route in used),
         PATHS_MAP: _lines(paths),
         TIMEOUTS_MAP: _lines(f"{route.slug} {timeout_milliseconds(route)}" for _, route in used),
         LIMITS_MAP: _lines(f"{slug} {limit}" for slug, limit in limits),
+        RATES_MAP: _lines(f"{slug} {rate}" for slug, rate in rates),
+        NAMES_MAP: _lines(f"{key} {name}" for key, name in names),
         LOCK_MAP: "",
-        CONFIG_PATH: _render_config(backends),
+        CONFIG_PATH: _render_config(backends, options or BalancerOptions()),
     }
 
 
@@ -127,23 +145,59 @@ def timeout_milliseconds(route: Route) -> int:
     return round((route.timeout_seconds + TIMEOUT_MARGIN_SECONDS) * 1000)
 
 
-def _render_config(backends: Sequence[Backend]) -> str:
+def member_name(member: Member) -> str:
+    """What the status page is told of a server: host and version, without a space."""
+    return f"{_UNSAFE.sub('_', member.host)}@{_UNSAFE.sub('_', member.version)}"
+
+
+def layout_of(options: BalancerOptions) -> str:
+    """Names everything in the configuration but routes and members. It changes with the settings and with releases.
+
+    Args:
+        options: What the environment's settings say.
+    """
+    text = _render_config([Backend(1, 1)], options, layout="")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _names(backend: Backend, route: Route) -> Iterable[tuple[str, str]]:
+    yield backend.name, route.slug
+    for member in route.members:
+        yield backend.server(backend.places[member.host]), member_name(member)
+
+
+def _render_config(
+    backends: Sequence[Backend], options: BalancerOptions, *, layout: str | None = None
+) -> str:
     default_timeout = (DEFAULT_TIMEOUT_SECONDS + TIMEOUT_MARGIN_SECONDS) * 1000
     frontend = f"""\
-{render_frontend_beginning()}    {HEALTH_RULE}
+{render_frontend_beginning(options)}    {HEALTH_RULE}
     # A map must be used somewhere to be known to the runtime socket; this one is a lock.
     http-request deny if {{ always_false }} {{ str(lock),map({LOCK_MAP}) -m found }}
     http-request set-var(txn.pool) var(txn.slug),map_str({ROUTES_MAP})
     {UNKNOWN_MODEL} unless {{ var(txn.pool) -m found }}
-    http-request set-var(txn.timeout) var(txn.slug),map_str_int({TIMEOUTS_MAP},{default_timeout})
+    http-request set-var(txn.rate) var(txn.slug),map_str({RATES_MAP})
+{render_rate_rules()}    http-request set-var(txn.timeout) var(txn.slug),map_str_int({TIMEOUTS_MAP},{default_timeout})
     http-request set-var(txn.limit) var(txn.slug),map_str_int({LIMITS_MAP},0)
     http-request set-var(txn.excess) req.hdr_val(content-length),sub(txn.limit)
     {TOO_LARGE} if {{ var(txn.limit) -m int gt 0 }} {{ var(txn.excess) -m int gt 0 }}
-{render_prefix_rules()}    use_backend %[var(txn.pool)]
+{render_prefix_rules(is_secure=options.tls_minimum is not None)}    use_backend %[var(txn.pool)]
 """
-    return "\n".join(
-        [MARK, render_preamble(forget_absent_after=NEVER), frontend, *map(_render_backend, backends)]
+    preamble = render_preamble(
+        options,
+        forget_absent_after=NEVER,
+        mark=f"    setenv {LAYOUT_VARIABLE} {layout_of(options) if layout is None else layout}\n",
+        name_rule=_NAME_RULE,
     )
+    # The map must be used somewhere to be known to the runtime socket, also where there is no status page.
+    frontend += f"\nbackend names\n    http-request deny if {{ always_false }} {{ str(none),map({NAMES_MAP}) -m found }}\n"
+    return "\n".join([preamble, frontend, *map(_render_backend, backends)])
+
+
+_NAME_RULE = (
+    "    http-request return status 200 content-type text/plain "
+    f"lf-string %[path,field(3,/),map_str({NAMES_MAP})] if {{ path_beg /names/ }}\n"
+)
 
 
 def _render_backend(backend: Backend) -> str:

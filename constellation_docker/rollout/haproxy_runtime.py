@@ -62,6 +62,30 @@ class RuntimeSocket:
             self._check(self._send(line), line)
         return self.ask(*then) if then else ""
 
+    def replace_certificate(self, path: str, pem: str) -> None:
+        """Replace a certificate that is in force; all at once, without a reload.
+
+        Args:
+            path: The file that it was read from.
+            pem: Certificate, chain and key, without empty lines.
+
+        Raises:
+            BalancerUnavailable: The container does not run, or HAProxy does not answer.
+            BalancerRefused: HAProxy does not accept it.
+        """
+        # An empty line ends the payload.
+        said = self._send(f"set ssl cert {path} <<\n{pem.strip()}\n")
+        if "Transaction" in said:
+            said = self._send(f"commit ssl cert {path}")
+            if "Success" in said:
+                return
+            self._send(f"abort ssl cert {path}")
+        raise BalancerRefused(
+            f"The balancer {self.container} refused a certificate: {' '.join(said.split()).rstrip('.')[:300]}.",
+            remedy="Check that the PEM holds the certificate, its chain and its key; the former one stays in force.",
+            balancer=self.container,
+        )
+
     def _check(self, answers: str, line: str) -> None:
         complaints = [
             answer.strip() for answer in answers.splitlines() if not _ACKNOWLEDGED.fullmatch(answer.strip())

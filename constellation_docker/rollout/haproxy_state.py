@@ -5,19 +5,23 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from constellation_docker.compose.balancer_config import (
     DEFAULT_TIMEOUT_SECONDS,
     FALL,
     RISE,
     TIMEOUT_MARGIN_SECONDS,
+    parse_rate,
 )
 from constellation_docker.rollout.balancer import CheckState, Member, MemberState, Route
 from constellation_docker.rollout.haproxy_config import (
     FREE_HOST,
+    LAYOUT_VARIABLE,
     LIMITS_MAP,
+    NAMES_MAP,
     PATHS_MAP,
+    RATES_MAP,
     ROUTES_MAP,
     TIMEOUTS_MAP,
     Backend,
@@ -28,13 +32,17 @@ _POOL = re.compile(r"pool-(\d+)")
 _MAINTENANCE = 0x01 | 0x02
 _DRAINING = 0x08 | 0x10
 _FAILED = "2"  # srv_check_result
+_UP = {"1", "2"}  # srv_op_state: starting (its share still grows), running
 
-SHOW_MAPS = tuple(f"show map {path}" for path in (ROUTES_MAP, TIMEOUTS_MAP, LIMITS_MAP, PATHS_MAP))
+SHOW_MAPS = tuple(
+    f"show map {path}" for path in (ROUTES_MAP, TIMEOUTS_MAP, LIMITS_MAP, PATHS_MAP, RATES_MAP, NAMES_MAP)
+)
+SHOW_LAYOUT = f"show env {LAYOUT_VARIABLE}"
 
 
 def show_all() -> tuple[str, ...]:
     """The commands whose answer `parse_backends` reads."""
-    return ("show servers state", "show stat -1 4 -1", *SHOW_MAPS)
+    return ("show servers state", "show stat -1 4 -1", *SHOW_MAPS, SHOW_LAYOUT)
 
 
 def show_backend(name: str) -> tuple[str, ...]:
@@ -50,16 +58,22 @@ def parse_backends(answer: str) -> list[Backend]:
     sections = sections[first:]
     sections += [[] for _ in range(2 + len(SHOW_MAPS) - len(sections))]
     servers, shown = sections[0], _statistics(sections[1])
-    routes, timeouts, limits, paths = map(_map, sections[2 : 2 + len(SHOW_MAPS)])
-    slug_of = {backend: slug for slug, backend in routes.items()}
+    maps = _Maps(*map(_map, sections[2 : 2 + len(SHOW_MAPS)]))
+    slug_of = {backend: slug for slug, backend in maps.routes.items()}
     backends: dict[int, list[dict[str, str]]] = {}
     for row in _servers(servers):
         if match := _POOL.fullmatch(row["be_name"]):
             backends.setdefault(int(match[1]), []).append(row)
     return [
-        _backend(number, rows, shown, slug_of.get(f"pool-{number}"), timeouts, limits, paths)
+        _backend(number, rows, shown, slug_of.get(f"pool-{number}"), maps)
         for number, rows in sorted(backends.items())
     ]
+
+
+def parse_layout(answer: str) -> str:
+    """Which configuration is in force (`layout_of`), from the answer to `show_all()`; empty where it does not say."""
+    found = re.search(rf"^{LAYOUT_VARIABLE}=(\S+)$", answer, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def parse_map(answer: str) -> list[tuple[str, str, str]]:
@@ -68,14 +82,23 @@ def parse_map(answer: str) -> list[tuple[str, str, str]]:
     return [(reference, key, value) for reference, key, value in found]
 
 
+class _Maps(NamedTuple):
+    """The maps, in the order of `SHOW_MAPS`."""
+
+    routes: Mapping[str, str]
+    timeouts: Mapping[str, str]
+    limits: Mapping[str, str]
+    paths: Mapping[str, str]
+    rates: Mapping[str, str]
+    names: Mapping[str, str]
+
+
 def _backend(
     number: int,
     rows: list[dict[str, str]],
     shown: Mapping[tuple[str, str], dict[str, Any]],
     slug: str | None,
-    timeouts: Mapping[str, str],
-    limits: Mapping[str, str],
-    paths: Mapping[str, str],
+    maps: _Maps,
 ) -> Backend:
     members: list[Member] = []
     places: dict[str, int] = {}
@@ -85,16 +108,22 @@ def _backend(
             continue
         statistics = shown.get((row["be_name"], name), {})
         places[row["srv_fqdn"]] = int(name.rpartition("s")[2])
-        members.append(_member(row, statistics, paths.get(name, "/ready")))
+        members.append(_member(row, statistics, maps.paths.get(name, "/ready"), maps.names.get(name, "")))
     route = None
     if slug is not None:
-        milliseconds = float(timeouts.get(slug, (DEFAULT_TIMEOUT_SECONDS + TIMEOUT_MARGIN_SECONDS) * 1000))
-        limit = int(limits[slug]) if slug in limits else None
-        route = Route(slug, milliseconds / 1000 - TIMEOUT_MARGIN_SECONDS, limit, tuple(members))
+        default = (DEFAULT_TIMEOUT_SECONDS + TIMEOUT_MARGIN_SECONDS) * 1000
+        milliseconds = float(maps.timeouts.get(slug, default))
+        route = Route(
+            slug,
+            milliseconds / 1000 - TIMEOUT_MARGIN_SECONDS,
+            int(maps.limits[slug]) if slug in maps.limits else None,
+            tuple(members),
+            parse_rate(maps.rates.get(slug, "")),
+        )
     return Backend(number, len(rows), route, places)
 
 
-def _member(row: Mapping[str, str], shown: Mapping[str, Any], path: str) -> Member:
+def _member(row: Mapping[str, str], shown: Mapping[str, Any], path: str, name: str) -> Member:
     admin = int(row["srv_admin_state"])
     state: MemberState = "ready"
     if admin & _MAINTENANCE:
@@ -111,6 +140,7 @@ def _member(row: Mapping[str, str], shown: Mapping[str, Any], path: str) -> Memb
         address=None if row["srv_addr"] == "-" else row["srv_addr"],
         failures=_failures(row),
         reason=" ".join(part for part in (shown.get("check_status", ""), shown.get("last_chk", "")) if part),
+        version=name.partition("@")[2],
     )
 
 
@@ -127,7 +157,7 @@ def _check(status: str, check_status: str) -> CheckState:
 
 def _failures(row: Mapping[str, str]) -> int:
     # srv_check_health falls from rise + fall - 1 by one with every failure while the server is up.
-    is_failing = row["srv_op_state"] == "2" and row["srv_check_result"] == _FAILED
+    is_failing = row["srv_op_state"] in _UP and row["srv_check_result"] == _FAILED
     return max(0, RISE + FALL - 1 - int(row["srv_check_health"])) if is_failing else 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from constellation_docker.compose import labels
-from constellation_docker.compose.balancer_config import DEFAULT_TIMEOUT_SECONDS
+from constellation_docker.compose.balancer_config import DEFAULT_TIMEOUT_SECONDS, PORT
 from constellation_docker.engine import Engine
 from constellation_docker.rollout.balancer import BalancerState, Member
 from constellation_docker.rollout.errors import BalancerUnavailable
@@ -77,7 +77,7 @@ class Replica:
 
     def member(self) -> Member:
         """How it joins the balancer."""
-        return Member(self.host, self.port, self.ready_path, address=self.address)
+        return Member(self.host, self.port, self.ready_path, address=self.address, version=self.version)
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class ObservedBalancer:
         spec_hash: Our hash of what it was created from.
         answers: Whether HAProxy answers.
         is_ours: Whether our configuration is in force, not the one for stock Compose.
+        layout: Which configuration of ours, as `layout_of` names it.
         published_port: Its port on the engine's host, while it runs.
     """
 
@@ -100,6 +101,7 @@ class ObservedBalancer:
     spec_hash: str
     answers: bool = False
     is_ours: bool = False
+    layout: str = ""
     published_port: int | None = None
 
 
@@ -222,7 +224,9 @@ def parse_replica(container: Mapping[str, Any]) -> Replica:
 
 def _observed_balancer(container: Mapping[str, Any]) -> ObservedBalancer:
     ports: Collection[Mapping[str, Any]] = container.get("Ports") or ()
-    public = [port["PublicPort"] for port in ports if port.get("PublicPort")]
+    public = [
+        port["PublicPort"] for port in ports if port.get("PublicPort") and port.get("PrivatePort") == PORT
+    ]
     return ObservedBalancer(
         id=container["Id"],
         name=_name(container),
@@ -235,10 +239,11 @@ def _observed_balancer(container: Mapping[str, Any]) -> ObservedBalancer:
 def _ask(engine: Engine, balancer: ObservedBalancer) -> tuple[ObservedBalancer, BalancerState]:
     haproxy = HaproxyBalancer(engine, balancer.name)
     try:
-        state = haproxy.read_if_ours()
+        state, layout = haproxy.look()
     except BalancerUnavailable:
         return balancer, BalancerState()
-    return replace(balancer, answers=True, is_ours=state is not None), state or BalancerState()
+    found = replace(balancer, answers=True, is_ours=state is not None, layout=layout)
+    return found, state or BalancerState()
 
 
 def _name(container: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ class Kind(StrEnum):
     START_BALANCER = "start balancer"
     REPLACE_BALANCER = "replace balancer"
     TAKE_OVER_BALANCER = "take over balancer"
+    RELOAD_BALANCER = "reload balancer"
     CREATE_REPLICA = "create replica"
     START_REPLICA = "start replica"
     WAIT_HEALTHY = "wait until healthy"

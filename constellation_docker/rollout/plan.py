@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from constellation_docker.compose import CompiledService, ComposeFile
-from constellation_docker.rollout.balancer import BalancerState, Member, Route
+from constellation_docker.rollout.balancer import BalancerState, Route
+from constellation_docker.rollout.haproxy_config import layout_of
 from constellation_docker.rollout.observed import Observed, Replica
 from constellation_docker.rollout.operation import Action, Change, Kind, Operation, Plan
 from constellation_docker.rollout.service_plan import plan_service
@@ -74,6 +75,8 @@ def plan_ground(observed: Observed, compose_file: ComposeFile) -> tuple[Operatio
         add(Kind.START_BALANCER, f"it is {balancer.state} and does not answer")
     elif not balancer.is_ours:
         add(Kind.TAKE_OVER_BALANCER, "it was started by stock Compose")
+    elif balancer.layout != layout_of(compose_file.balancer_options):
+        add(Kind.RELOAD_BALANCER, "its configuration is of other settings or of another release")
     return tuple(operations)
 
 
@@ -93,10 +96,7 @@ def plan_routes(observed: Observed) -> BalancerState:
             slug,
             chosen[0].timeout_seconds,
             None,
-            tuple(
-                Member(replica.host, replica.port, replica.ready_path, "ready", "up", address=replica.address)
-                for replica in chosen
-            ),
+            tuple(replace(replica.member(), state="ready", check="up") for replica in chosen),
         )
     return BalancerState(routes)
 

@@ -71,6 +71,7 @@ def remove_service(
         balancer_hash=compose_file.balancer_hash,
         document=compose_file.document,
         text=compose_file.text,
+        balancer_options=compose_file.balancer_options,
     )
     done = roll_out(
         without,

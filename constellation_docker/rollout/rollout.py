@@ -14,6 +14,7 @@ from typing import Any, Literal
 from constellation_docker.compose import CompiledService, ComposeFile, endpoint_url
 from constellation_docker.engine import Engine
 from constellation_docker.errors import ConstellationError
+from constellation_docker.rollout.certificates import resolve_certificate
 from constellation_docker.rollout.errors import Outcome, RolloutCancelled, RolloutFailed, StepFailed
 from constellation_docker.rollout.executor import Executor, OperationFailed, Order, StepRecord
 from constellation_docker.rollout.ground_lock import ground_lock
@@ -105,11 +106,13 @@ def roll_out(
         RolloutFailed: It did not succeed; `outcome` says what runs now, `log_tail` why.
         RolloutCancelled: It was cancelled; what ran before runs on.
         InvalidInput: A secret cannot be read.
+        InvalidCertificate: The balancer's certificate cannot be used.
         EngineUnreachable: The engine went away and stayed away. The next run goes on from there.
         BalancerUnavailable: The balancer does not answer, and starting it did not help.
     """
     compiled = compose_file.services.get(slug)
     secrets = _resolve_secrets(compiled, resolve)
+    certificate = resolve_certificate(compose_file.environment, settings, resolve=resolve)
     begun = clock()
     order = Order(
         compose_file=compose_file,
@@ -119,6 +122,7 @@ def roll_out(
         revision=compiled.wanted.revision if compiled else 0,
         run_id=run_id,
         compose_path=compose_path or f"/{compose_file.project}/compose.yaml",
+        certificate=certificate.pem if certificate else None,
     )
     pace = Pace(
         f"The rollout of {order.title}",
@@ -128,11 +132,21 @@ def roll_out(
         clock=clock,
         sleep=sleep,
     )
-    balancer = HaproxyBalancer(engine, balancer_name(compose_file.project), clock=clock, sleep=sleep)
+    balancer = HaproxyBalancer(
+        engine,
+        balancer_name(compose_file.project),
+        compose_file.balancer_options,
+        clock=clock,
+        sleep=sleep,
+    )
     executor = Executor(order, engine, balancer, pace=pace, on_line=on_line, pull=pull)
     observed = _prepare(executor, order, engine, pace)
     if observed.balancer is not None and observed.balancer.is_ours:
         pace.endure(balancer.settle)
+        if certificate is not None and pace.endure(lambda: balancer.install_certificate(certificate.pem)):
+            on_line(
+                f"The balancer shows the certificate that is good until {certificate.not_after:%Y-%m-%d}."
+            )
     plan = _with_image(plan_rollout(observed, compose_file, slug), compiled, engine)
     try:
         executor.run(plan.operations, observed)

@@ -154,7 +154,11 @@ def _plan_removal(situation: Situation) -> tuple[Operation, ...]:
 
 
 def _route_differs(route: Route | None, compiled: CompiledService) -> bool:
-    return route is not None and route.max_body_bytes != compiled.wanted.max_body_bytes
+    wanted = compiled.wanted
+    return route is not None and (route.max_body_bytes, route.rate_limit) != (
+        wanted.max_body_bytes,
+        wanted.rate_limit,
+    )
 
 
 def _is_at_hand(replica: Replica, members: dict[str, Member]) -> bool:

@@ -2,9 +2,47 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
 
+from pydantic import AfterValidator, Field
+
+from constellation_docker.settings.secret import SecretReference
 from constellation_docker.settings.section import Section
+
+
+def _checked_name(name: str) -> str:
+    if not name or len(name) > 253 or any(character.isspace() or character in "/:@" for character in name):
+        # An IPv6 address is the only name with colons.
+        try:
+            ip_address(name)
+        except ValueError:
+            raise ValueError(
+                "must be a host name such as models.example, *.example, or an IP address"
+            ) from None
+    return name
+
+
+class TlsSettings(Section):
+    """HTTPS at an environment's balancer. Without a certificate of its own, one of a private CA is issued and renewed."""
+
+    certificate: SecretReference | None = Field(
+        None,
+        description="Reference to a PEM with the certificate, its chain and its key. Default: the project's own CA issues one.",
+    )
+    names: tuple[Annotated[str, AfterValidator(_checked_name)], ...] = Field(
+        (),
+        description="Further host names and addresses in the certificate that the project's own CA issues.",
+    )
+    folder: Path | None = Field(
+        None,
+        description="Where the project's own CA lies (default: `environments/<environment>/tls` in `home`).",
+    )
+    leaf_days: int = Field(
+        30, ge=1, le=397, description="How long an issued certificate is good; renewed after two thirds."
+    )
+    minimum: Literal["TLSv1.2", "TLSv1.3"] = Field("TLSv1.2", description="Oldest version of TLS.")
 
 
 class EnvironmentSettings(Section):
@@ -20,7 +58,21 @@ class EnvironmentSettings(Section):
     bind: str = Field("127.0.0.1", description="Address on which the balancer's port is published.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the balancer.")
     public_url: str | None = Field(
-        None, description="URL under which people reach the balancer (default: http://bind:port)."
+        None,
+        description="URL under which people reach the balancer (default: http://bind:port, with `tls` https://…).",
+    )
+    tls: TlsSettings | None = Field(None, description="HTTPS and HTTP/2 at the balancer; `{}` turns it on.")
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of the balancer's metrics and status page, on the same address. Default: not published.",
+    )
+    slow_start_seconds: int = Field(
+        10,
+        ge=0,
+        le=3600,
+        description="How long the share of requests of a replica that has just become ready grows; 0: at once.",
     )
 
 

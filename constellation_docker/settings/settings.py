@@ -104,7 +104,11 @@ class Settings(BaseSettings):
                 remedy=f"Use one of: {known}; or add it to the `environments` setting.",
                 environment=name,
             )
-        return self.environments[name]
+        found = self.environments[name]
+        if found.tls is None or found.tls.folder is not None:
+            return found
+        folder = self.home.absolute() / "environments" / name / "tls"
+        return found.model_copy(update={"tls": found.tls.model_copy(update={"folder": folder})})
 
 
 def load_settings() -> Settings:

@@ -15,6 +15,7 @@ from constellation_docker.cards import (
     CardStore,
     DeployOptions,
     ModelCard,
+    RateLimit,
     Reservations,
     Resources,
     ServingOptions,
@@ -69,7 +70,9 @@ def written_default(info: Any) -> str:
     return f"`{json.dumps(value)}`"
 
 
-@pytest.mark.parametrize("record", [ModelCard, ServingOptions, Resources, Reservations, DeployOptions])
+@pytest.mark.parametrize(
+    "record", [ModelCard, ServingOptions, Resources, Reservations, DeployOptions, RateLimit]
+)
 def test_every_field_stands_on_the_page_as_the_code_has_it(record: type[StrictRecord]) -> None:
     rows = [
         f"| `{info.alias or name}` | {written_default(info)} | {info.description} |"

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from constellation_docker.cards.serving_options import RateLimit
+from constellation_docker.compose.balancer_config import BalancerOptions, parse_rate, rate_value
 from constellation_docker.rollout import BalancerRefused, Member, Route
-from constellation_docker.rollout.haproxy import (
+from constellation_docker.rollout.haproxy_commands import (
     choose_backend,
     plan_registration,
     plan_removal,
+    plan_route_removal,
     plan_switch,
 )
 from constellation_docker.rollout.haproxy_config import (
     CONFIG_PATH,
     LIMITS_MAP,
+    NAMES_MAP,
     PATHS_MAP,
+    RATES_MAP,
     ROUTES_MAP,
+    TIMEOUTS_MAP,
     Backend,
+    layout_of,
     plan_layout,
     render_files,
     slots_for,
 )
-from constellation_docker.rollout.haproxy_state import parse_backends, parse_map
+from constellation_docker.rollout.haproxy_state import parse_backends, parse_layout, parse_map
 
 ANSWER = (Path(__file__).parent / "haproxy_answer.txt").read_text()
 
@@ -103,6 +111,7 @@ def test_members_join_draining_and_only_once() -> None:
     commands = plan_registration(backend, route, [member(1), member(2, address="10.0.0.7")])
     assert commands == [
         f"add map {PATHS_MAP} p1s2 /ready",
+        f"add map {NAMES_MAP} p1s2 2.tiny@",
         "set server pool-1/p1s2 addr 10.0.0.7 port 8080",
         "set server pool-1/p1s2 fqdn 2.tiny",
         "set server pool-1/p1s2 state drain",
@@ -127,4 +136,67 @@ def test_a_member_that_leaves_frees_its_slot() -> None:
         "set server pool-1/p1s1 fqdn balancer",
         "set server pool-1/p1s1 addr 127.0.0.1 port 9",
         f"del map {PATHS_MAP} p1s1",
+        f"del map {NAMES_MAP} p1s1",
     ]
+
+
+def test_limits_of_a_route_change_one_by_one() -> None:
+    route = Route("tiny", 60, 1000, (member(1),), RateLimit(requests=5, per="1m", by="key"))
+    assert plan_registration(Backend(1, 4), route, [])[2:] == [
+        f"add map {TIMEOUTS_MAP} tiny 65000",
+        f"add map {LIMITS_MAP} tiny 1000",
+        f"add map {RATES_MAP} tiny 5:60:key",
+    ]
+    backend = Backend(1, 4, route, {"1.tiny": 1})
+    assert plan_registration(backend, replace(route, rate_limit=RateLimit(requests=6)), []) == [
+        f"set map {RATES_MAP} tiny 6:1:address"
+    ]
+    assert plan_registration(backend, replace(route, rate_limit=None, max_body_bytes=None), []) == [
+        f"del map {LIMITS_MAP} tiny",
+        f"del map {RATES_MAP} tiny",
+    ]
+    assert f"del map {RATES_MAP} tiny" in plan_route_removal([backend], "tiny")
+
+
+@pytest.mark.parametrize("limit", [RateLimit(requests=1), RateLimit(requests=100, per="1h", by="key")])
+def test_a_rate_limit_is_read_back_as_it_was_written(limit: RateLimit) -> None:
+    assert parse_rate(rate_value(limit)) == limit
+    assert parse_rate("") is None
+
+
+def test_a_member_that_joins_others_leaves_maintenance_last_so_that_its_share_grows() -> None:
+    backends = [
+        Backend(1, 4, Route("tiny", 60, None, (member(1), member(2, "drain"))), {"1.tiny": 1, "2.tiny": 2})
+    ]
+    assert plan_switch(backends, "tiny", {"2.tiny"}, set(), is_gentle=True) == [
+        "set server pool-1/p1s2 weight 1",
+        "set server pool-1/p1s2 state maint",
+        "set server pool-1/p1s2 state ready",
+        "set server pool-1/p1s2 health up",
+    ]
+    whole = plan_switch(backends, "tiny", {"2.tiny"}, {"1.tiny"}, is_gentle=True)
+    assert "set server pool-1/p1s2 state maint" not in whole, "a new generation takes over whole"
+
+
+def test_settings_and_releases_give_the_configuration_another_name_and_routes_do_not() -> None:
+    plain = layout_of(BalancerOptions())
+    assert plain == layout_of(BalancerOptions())
+    assert (
+        len({plain, layout_of(BalancerOptions("TLSv1.2")), layout_of(BalancerOptions(slow_start_seconds=0))})
+        == 3
+    )
+    route = Route("tiny", 60, None, (member(1),))
+    for routes in ([], [route]):
+        assert f"CONSTELLATION_LAYOUT {plain}\n" in render_files(plan_layout(routes))[CONFIG_PATH]
+    assert parse_layout(f"...\n\nCONSTELLATION_LAYOUT={plain}\n\n") == plain
+    assert parse_layout("\nVariable not found\n") == ""
+
+
+def test_only_a_balancer_with_a_published_metrics_port_has_a_status_page() -> None:
+    without, with_page = (
+        render_files([Backend(1)], BalancerOptions(has_status_page=shown))[CONFIG_PATH]
+        for shown in (False, True)
+    )
+    assert "stats enable" not in without
+    assert "stats uri /stats" in with_page and "stats admin" not in with_page
+    assert "Who serves what" in with_page

@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
             ASKED.append(time.monotonic())
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         time.sleep(float(self.headers.get("X-Slow", SLOW)))
-        self.answer(200, len(body))
+        self.answer(int(self.headers.get("X-Status", "200")), len(body))
 
     def answer(self, status, size=0):
         text = json.dumps(
