@@ -65,6 +65,12 @@ def render_page() -> str:
                 f"\n## environments.*\n\n{_first_line(section)}\n",
                 *_table(section, "environments.dev."),
             ]
+            for inner, inner_field in section.model_fields.items():
+                if optional := _optional_section_of(inner_field):
+                    parts += [
+                        f"\n### environments.*.{inner}\n\n{_first_line(optional)}\n",
+                        *_table(optional, f"environments.dev.{inner}."),
+                    ]
         elif section is not None:
             parts += _section(section, name, level=2)
     return "\n".join(parts) + "\n"
@@ -91,6 +97,13 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
+def _optional_section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a setting holds where it is set at all."""
+    members = [member for member in get_args(field.annotation) if member is not type(None)]
+    found = members[0] if len(members) == 1 else None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
 def _default(field: FieldInfo) -> str:
     if field.default_factory is not None and field.annotation is not dict:
         value = field.default_factory() if get_origin(field.annotation) is dict else None  # type: ignore[call-arg]
@@ -113,8 +126,9 @@ def _type_name(annotation: Any) -> str:
         return " \\| ".join(members)
     if members:
         return _type_name(members[0])
+    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return {"str": "text", "bool": "yes/no", "int": "integer", "float": "number", "Path": "path"}.get(
-        getattr(annotation, "__name__", ""), "text"
+        getattr(annotation, "__name__", ""), "section" if is_section else "text"
     )
 
 

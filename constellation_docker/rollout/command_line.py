@@ -57,11 +57,12 @@ def renew(environment: str, as_json: bool) -> None:
     from constellation_docker.compose import compile_environment
     from constellation_docker.engine import Engine
     from constellation_docker.rollout.certificates import renew_certificate, resolve_certificate
+    from constellation_docker.settings import load_settings
 
     settings = _settings(environment)
     # What the balancer's certificate needs of the file is its project and its settings; no service is touched.
     file = compile_environment(environment, settings, [], balancer_image="balancer")
-    engine = Engine.connect(settings.engine_url)
+    engine = Engine.connect(settings.engine_url or load_settings().build.engine_url)
     found = renew_certificate(file, engine=engine, settings=settings, is_renewed=True)
     found = found or resolve_certificate(environment, settings)
     if found is None:

@@ -12,6 +12,7 @@ import pytest
 from constellation_docker.cards.serving_options import DeployOptions, Reservations, Resources
 from constellation_docker.compose import Healthcheck, compile_environment, config_hash
 from constellation_docker.settings import EnvironmentSettings
+from constellation_docker.settings.rollout import TlsSettings
 from constellation_docker_tests.compose.services import BALANCER_IMAGE, wanted
 
 _SERVICES = [
@@ -28,16 +29,19 @@ _SERVICES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", ["sid", "trixie"])
+@pytest.mark.parametrize(
+    "settings", [EnvironmentSettings(), EnvironmentSettings(tls=TlsSettings(), metrics_port=0)]
+)
 def test_our_hashes_are_what_the_stock_compose_computes(
-    suite: str, compose_binary: Callable[[str], Path], tmp_path: Path
+    settings: EnvironmentSettings, suite: str, compose_binary: Callable[[str], Path], tmp_path: Path
 ) -> None:
     binary = compose_binary(suite)
-    file = compile_environment("dev", EnvironmentSettings(), _SERVICES, balancer_image=BALANCER_IMAGE)
+    file = compile_environment("dev", settings, _SERVICES, balancer_image=BALANCER_IMAGE)
     path = tmp_path / "compose.yaml"
     path.write_text(file.text)
     shown = subprocess.run(
         [binary, "-f", path, "config", "--hash", "*"],
-        env={**os.environ, "TOKEN_OF_TEST": "s3cret"},
+        env={**os.environ, "TOKEN_OF_TEST": "s3cret", "BALANCER_CERTIFICATE": "any"},
         capture_output=True,
         text=True,
         check=True,

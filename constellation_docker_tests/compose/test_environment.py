@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from constellation_docker.cards.serving_options import DeployOptions, Reservations, Resources
+from constellation_docker.cards.serving_options import DeployOptions, RateLimit, Reservations, Resources
 from constellation_docker.compose import (
     ClashingServices,
     ComposeFile,
@@ -74,6 +74,24 @@ def test_only_the_balancer_publishes_a_port() -> None:
     assert file.document["services"]["balancer"]["ports"] == [
         {"mode": "ingress", "host_ip": "0.0.0.0", "target": 8080, "published": "9000", "protocol": "tcp"}
     ]
+
+
+def test_a_certificate_is_in_the_file_by_a_variables_name_only() -> None:
+    settings = EnvironmentSettings.model_validate(
+        {"tls": {"certificate": "env:ANY", "minimum": "TLSv1.3"}, "metrics_port": 9100}
+    )
+    file = compiled(wanted(rate_limit=RateLimit(requests=5, per="10s")), settings=settings)
+    balancer = file.document["services"]["balancer"]
+    assert balancer["secrets"] == [
+        {"source": "balancer-certificate", "target": "/etc/constellation-tls/server.pem"}
+    ]
+    assert file.document["secrets"] == {"balancer-certificate": {"environment": "BALANCER_CERTIFICATE"}}
+    assert "# Needs the variable BALANCER_CERTIFICATE (" in file.text
+    assert [port["target"] for port in balancer["ports"]] == [8080, 8404]
+    config = file.document["configs"]["haproxy"]["content"]
+    assert "alpn h2,http/1.1 ssl-min-ver TLSv1.3" in config
+    assert "set-var(txn.rate) str(5:10:address) if { var(txn.slug) -m str acme-sentiment }" in config
+    assert endpoint_url(settings, "a") == "https://127.0.0.1:8080/a/"
 
 
 def test_a_secret_stands_in_the_file_only_by_reference(monkeypatch: pytest.MonkeyPatch) -> None:
