@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -120,75 +122,123 @@ def test_a_plan_reaches_what_is_wanted_and_a_second_plan_is_empty(engine: ModelE
     assert plan(engine) == ()
 
 
-@given(engine=engines(), seed=st.integers(0, 5), killed_after=st.integers(0, 20))
-@settings(max_examples=250, deadline=None)
-def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
-    engine: ModelEngine, seed: int, killed_after: int
-) -> None:
+@given(engine=engines(), seed=st.integers(0, 5))
+@settings(max_examples=80, deadline=None)
+def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(engine: ModelEngine, seed: int) -> None:
     before = engine.serving()
-    for operation in in_order(plan(engine), seed)[:killed_after]:
-        engine.execute(operation)
-    # Meanwhile a container that was only starting has come up.
-    for name, replica in list(engine.replicas.items()):
-        if replica.state == "running" and replica.health == "starting":
-            engine._change(name, health="healthy")
+    for killed_after in range(len(plan(engine)) + 1):
+        killed = deepcopy(engine)
+        for operation in in_order(plan(killed), seed)[:killed_after]:
+            killed.execute(operation)
+        come_up(killed)
+        reach_what_is_wanted(killed, seed, before)
+
+
+@given(engine=engines(), seed=st.integers(0, 5))
+@settings(max_examples=80, deadline=None)
+def test_whatever_step_fails_those_that_served_well_serve_again(engine: ModelEngine, seed: int) -> None:
+    assume(engine.compiled is not None and engine.compiled.wanted.replicas > 0)
+    before, replicas, route = engine.serving(), list(engine.replicas.values()), engine.route
+    for failing in range(len(plan(engine))):
+        failed = deepcopy(engine)
+        kind = fail_at(failed, seed, failing)
+        if kind is None:
+            continue
+        fallback, undo = way_back(failed, replicas, route, kind)
+        kept = {replica.host for replica in replicas if replica.id in fallback}
+        try:
+            for operation in in_order(undo, seed):
+                failed.execute(operation)
+        except Fault:
+            # Only what was not well before may fail to come back.
+            assert not kept <= before
+            continue
+        spec_hash = _wanted_hash(engine)
+        assert before & kept <= failed.serving()
+        if before and not any(host for host in before if _hash_of(replicas, host) == spec_hash):
+            assert failed.serving() >= before
+        assert not [
+            replica
+            for replica in failed.replicas.values()
+            if replica.spec_hash == spec_hash and replica.id not in fallback
+        ]
+
+
+@given(engine=engines(), seed=st.integers(0, 5), failing=st.integers(0, 20))
+@settings(max_examples=80, deadline=None)
+def test_a_way_back_that_breaks_off_at_any_step_is_finished_by_the_next_run(
+    engine: ModelEngine, seed: int, failing: int
+) -> None:
+    assume(engine.compiled is not None and engine.compiled.wanted.replicas > 0)
+    replicas, route = list(engine.replicas.values()), engine.route
+    kind = fail_at(engine, seed, failing % max(1, len(plan(engine))))
+    if kind is None:
+        return
+    _, undo = way_back(engine, replicas, route, kind)
+    for broken_after in range(len(undo) + 1):
+        broken = deepcopy(engine)
+        try:
+            for operation in in_order(undo, seed)[:broken_after]:
+                broken.execute(operation)
+        except Fault:
+            break
+        come_up(broken)
+        broken.is_good = True
+        reach_what_is_wanted(broken, seed, broken.serving())
+
+
+def reach_what_is_wanted(engine: ModelEngine, seed: int, before: set[str]) -> None:
+    """Execute a plan: nobody who serves well is missed, the wish comes true, and nothing is left to do."""
     is_stop_first = engine.compiled is not None and engine.compiled.options.order == "stop-first"
+    serving = engine.serving()
     for operation in in_order(plan(engine), seed):
         engine.execute(operation)
         if not is_stop_first:
-            assert len(engine.serving()) >= least(engine, before), operation
+            assert len(engine.serving()) >= min(least(engine, before), len(serving)), operation
     assert len(engine.serving()) == (engine.compiled.wanted.replicas if engine.compiled else 0)
     assert plan(engine) == ()
 
 
-@given(engine=engines(), seed=st.integers(0, 5), failing=st.integers(0, 20))
-@settings(max_examples=250, deadline=None)
-def test_whatever_step_fails_those_that_served_well_serve_again(
-    engine: ModelEngine, seed: int, failing: int
-) -> None:
-    assume(engine.compiled is not None and engine.compiled.wanted.replicas > 0)
-    assert engine.compiled is not None
-    spec_hash = engine.compiled.spec_hash
-    before, replicas, route = engine.serving(), list(engine.replicas.values()), engine.route
+def come_up(engine: ModelEngine) -> None:
+    """Meanwhile containers that were only starting have come up."""
+    for name, replica in list(engine.replicas.items()):
+        if replica.state == "running" and replica.health == "starting":
+            engine._change(name, health="healthy")
+
+
+def fail_at(engine: ModelEngine, seed: int, failing: int) -> Kind | None:
+    """Execute a plan until a step that fails, by itself or because its turn has come.
+
+    Returns:
+        Its kind; None where no step failed, or where a container of before was removed by then: the new one is stable.
+    """
     steps = in_order(plan(engine), seed)
     for index, operation in enumerate(steps):
-        if index == failing and operation.kind is not Kind.REMOVE_REPLICA:
-            failed = operation.kind
-            break
+        if any(step.kind is Kind.REMOVE_REPLICA for step in steps[:index]):
+            return None
+        if index == failing:
+            return operation.kind
         try:
             engine.execute(operation)
         except Fault:
-            failed = operation.kind
-            break
-    else:
-        return
-    # Going back after the first generation was removed is not asked for; then the new one is stable.
-    assume(not any(step.kind is Kind.REMOVE_REPLICA for step in steps[:failing]))
+            return operation.kind
+    return None
+
+
+def way_back(
+    engine: ModelEngine, replicas: list[Replica], route: Route | None, failed: Kind
+) -> tuple[frozenset[str], tuple[Operation, ...]]:
+    """The containers that are to serve again after a failure, and how."""
+    spec_hash = _wanted_hash(engine)
     fallback = choose_fallback(replicas, route, spec_hash, failed=failed)
-    undo = plan_rollback(
-        PROJECT,
-        SLUG,
-        list(engine.replicas.values()),
-        engine.route,
-        fallback=fallback,
-        spec_hash=spec_hash,
-    )
-    kept = {replica.host for replica in replicas if replica.id in fallback}
-    try:
-        for operation in in_order(undo, seed):
-            engine.execute(operation)
-    except Fault:
-        # Only what was not well before may fail to come back.
-        assert not kept <= before
-        return
-    assert before & kept <= engine.serving()
-    if before and not any(host for host in before if _hash_of(replicas, host) == spec_hash):
-        assert engine.serving() >= before
-    assert not [
-        replica
-        for replica in engine.replicas.values()
-        if replica.spec_hash == spec_hash and replica.id not in fallback
-    ]
+    now = list(engine.replicas.values())
+    undo = plan_rollback(PROJECT, SLUG, now, engine.route, fallback=fallback, spec_hash=spec_hash)
+    return fallback, undo
+
+
+def _wanted_hash(engine: ModelEngine) -> str:
+    assert engine.compiled is not None
+    return engine.compiled.spec_hash
 
 
 def _hash_of(replicas: list[Replica], host: str) -> str:
