@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 
 from constellation_docker.serving.config import Config, Options
@@ -48,6 +49,23 @@ def refusal(path: Path, task: str | None, runtime: str, **extra: Any) -> str:
 def test_an_unknown_runtime_and_a_missing_directory_are_refused(tmp_path: Path) -> None:
     assert "one of onnx, transformers, custom" in refusal(tmp_path, None, "tensorflow")
     assert "no model directory" in refusal(tmp_path / "none", "fill-mask", "onnx")
+
+
+def test_onnxruntime_is_told_to_send_nothing_home(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: told.append("disabled"))
+    config = Config(
+        task="text-classification",
+        runtime="onnx",
+        model_path=tiny_model("classifier"),
+        options=Options(threads=1),
+    )
+    load_model(config)
+    assert told == ["disabled"]
+    monkeypatch.delattr(onnxruntime, "disable_telemetry_events")
+    load_model(config)
 
 
 def test_the_onnx_runtime_refuses_tasks_and_files_that_it_does_not_serve(copy) -> None:

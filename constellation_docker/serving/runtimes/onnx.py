@@ -40,6 +40,7 @@ class OnnxNetwork:
     runtime = "onnx"
 
     def __init__(self, path: Path, *, threads: int) -> None:
+        disable_telemetry()
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -76,6 +77,13 @@ class OnnxNetwork:
         except _FAILURES as problem:
             raise ModelFault("The model failed on this input.") from problem
         return result.astype(np.float32) if result.dtype == np.float16 else result  # type: ignore[no-any-return]
+
+
+def disable_telemetry() -> None:
+    """Keep onnxruntime from sending anything home, in the builds of it that would (Microsoft's for Windows)."""
+    disable = getattr(onnxruntime, "disable_telemetry_events", None)
+    if disable is not None:
+        disable()
 
 
 def _dtype(name: str) -> type[np.generic]:

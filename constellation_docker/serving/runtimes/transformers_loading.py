@@ -115,7 +115,7 @@ def _load_task(config: Config, repository: Repository) -> Model:
 
 
 def _load_text_task(config: Config, repository: Repository) -> Model:
-    from .onnx_loading import assemble_text_task, choose_strategy
+    from .text_assembly import assemble_text_task, choose_strategy
     from .tokenizer import TextTokenizer
     from .torch_network import TorchNetwork
 
