@@ -6,6 +6,7 @@ import json
 import logging
 import logging.config
 import math
+import os
 import socket
 from datetime import UTC, datetime
 from typing import Any
@@ -178,7 +179,8 @@ def _listen(settings: GatewaySettings) -> socket.socket:
     try:
         return socket.create_server((settings.bind, settings.port), family=family, backlog=2048)
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise InvalidInput(
-            f"The gateway cannot listen on {settings.bind}:{settings.port}: {error.strerror or error}.",
+            f"The gateway cannot listen on {settings.bind}:{settings.port}: {reason}.",
             remedy="Set gateway.bind and gateway.port to an address of this machine that is free.",
         ) from error
