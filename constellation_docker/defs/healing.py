@@ -10,7 +10,7 @@ How often a release was healed is counted from Dagster's runs, which carry it as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -158,6 +158,13 @@ def count_healings(
         chain.append(run)
         broke_at = run.created or broke_at
     return chain
+
+
+def may_be_healed_again(run_tags: Mapping[str, str], settings: HealingSettings) -> bool:
+    """Whether a run that failed was a healing that is followed by another one, if need be."""
+    if run_tags.get(tags.OUTCOME) == "rollback_failed" or settings.mode == "report":
+        return False
+    return tags.HEALING in run_tags and int(run_tags[tags.HEALING]) < settings.max_attempts
 
 
 def healing_request(verdict: Verdict) -> dg.RunRequest:

@@ -12,7 +12,7 @@ import pytest
 
 from constellation_docker.cards import CardStore, DeploymentRow, ModelCard, Publication
 from constellation_docker.defs import tags
-from constellation_docker.defs.healing import Verdict, decide_healing, healing_request
+from constellation_docker.defs.healing import Verdict, decide_healing, healing_request, may_be_healed_again
 from constellation_docker.defs.launches import PastRun
 from constellation_docker.rollout import Drift
 from constellation_docker.settings import HealingSettings
@@ -185,3 +185,19 @@ def test_a_tick_that_is_repeated_asks_for_the_same_run(row: DeploymentRow) -> No
     other = decide(row, run(row, ended=50, run_id="1c2d"), first)
     assert other is not None and healing_request(other).run_key not in keys
     assert healing_request(other).tags[tags.HEALING] == "3"
+
+
+@pytest.mark.parametrize(
+    ("carried", "is_healed_again"),
+    [
+        ({}, False),
+        ({tags.HEALING: "1"}, True),
+        ({tags.HEALING: "3"}, False),
+        ({tags.HEALING: "1", tags.OUTCOME: "rolled_back"}, True),
+        ({tags.HEALING: "1", tags.OUTCOME: "rollback_failed"}, False),
+    ],
+)
+def test_a_notice_of_a_failed_healing_says_whether_another_one_follows(
+    carried: dict[str, str], is_healed_again: bool
+) -> None:
+    assert may_be_healed_again(carried, SETTINGS) is is_healed_again
