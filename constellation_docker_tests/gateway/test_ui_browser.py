@@ -68,8 +68,8 @@ def test_a_viewer_sees_the_pages_and_can_start_nothing(
     queued.client.add_partition("model_versions", KEY)
     before = {run.run_id for run in queued.client.runs({}, limit=1000)}
     log_in(visitor, gateway, "viewer")
-    button = visitor.driver.find_element(By.XPATH, "//button[contains(., 'Materialize')]")
-    assert not button.is_enabled()
+    grey = "//button[contains(., 'Materialize') and @disabled]"
+    wait_for(lambda: visitor.driver.find_elements(By.XPATH, grey), seconds=60, what="the grey button")
     # Whatever a page's script sends for them is refused, too.
     status = visitor.driver.execute_async_script(SEND, MUTATION)
     assert status == 403
