@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
 
 from constellation_docker.cards.database import Database
 from constellation_docker.cards.records import insert_or_ignore
@@ -24,7 +25,7 @@ class LaunchGuards:
         self._database = database
 
     def take(self, subjects: Iterable[str], *, holder: str, seconds: float) -> set[str]:
-        """Take the guards of some subjects, as far as they are free.
+        """Take the guards of some subjects, as far as they are free or the holder's already.
 
         Args:
             subjects: What is to be launched, such as `packaging name@version`.
@@ -46,9 +47,20 @@ class LaunchGuards:
                 row = insert_or_ignore(session, LaunchGuardRecord).values(
                     subject=subject, holder=holder, until=until
                 )
-                if session.scalar(row.returning(LaunchGuardRecord.subject)) is not None:
+                is_new = session.scalar(row.returning(LaunchGuardRecord.subject)) is not None
+                if is_new or self._is_extended(session, subject, holder, until):
                     taken.add(subject)
         return taken
+
+    @staticmethod
+    def _is_extended(session: Session, subject: str, holder: str, until: datetime) -> bool:
+        extended = (
+            update(LaunchGuardRecord)
+            .where(LaunchGuardRecord.subject == subject, LaunchGuardRecord.holder == holder)
+            .values(until=until)
+            .returning(LaunchGuardRecord.subject)
+        )
+        return session.scalar(extended) is not None
 
     def give_up(self, subject: str, *, holder: str) -> None:
         """Free a guard, if the holder still has it."""

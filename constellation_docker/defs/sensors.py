@@ -12,7 +12,10 @@ import dagster as dg
 from pydantic import BaseModel
 
 from constellation_docker.cards import DeploymentRow, InvalidRow, ModelRow, StoreUnavailable
+from constellation_docker.cards.launch_guards import deployment_subject, packaging_subject
 from constellation_docker.defs import tags
+from constellation_docker.defs.guards import request_guarded
+from constellation_docker.defs.healing import may_be_healed_again
 from constellation_docker.defs.jobs import deploy_model, package_model
 from constellation_docker.defs.launches import plan_deployments, plan_packaging
 from constellation_docker.defs.notices import tell
@@ -78,10 +81,14 @@ def model_cards(
     except StoreUnavailable as error:
         return dg.SkipReason(f"Nothing was changed: {error}")
     living = [row for row in _valid(rows, context) if row.deleted_at is None]
-    requests = plan_packaging(
-        living, runs_on(context.instance, [row.key for row in living], package_model.name)
-    )
-    held_back = {request.partition_key for request in requests[most_runs:]}
+
+    def plan(some: Sequence[ModelRow]) -> list[dg.RunRequest]:
+        return plan_packaging(some, runs_on(context.instance, [row.key for row in some], package_model.name))
+
+    try:
+        requests, held_back = request_guarded(cards, living, plan, packaging_subject, most_runs)
+    except StoreUnavailable as error:
+        return dg.SkipReason(f"Nothing was changed: {error}")
     changes = [
         (ChangeCursor(moment=row.updated_at, row_id=row.model_id), row.key in held_back) for row in rows
     ]
@@ -92,7 +99,7 @@ def model_cards(
     if published:
         partitions.append(MODELS.build_add_request(sorted(published)))
     return dg.SensorResult(
-        run_requests=requests[:most_runs],
+        run_requests=requests,
         dynamic_partitions_requests=partitions,
         cursor=following.model_dump_json() if following else None,
     )
@@ -123,15 +130,21 @@ def wanted_deployments(
     for row in _valid(rows, context):
         if row.environment not in environments:
             context.log.warning(f"Skipped: {row.key} is wanted, but no environment has that name.")
-    requests = plan_deployments(known, runs_on_services(context.instance, known))
-    held_back = {str(request.partition_key) for request in requests[most_runs:]}
+
+    def plan(some: Sequence[DeploymentRow]) -> list[dg.RunRequest]:
+        return plan_deployments(some, runs_on_services(context.instance, some))
+
+    try:
+        requests, held_back = request_guarded(cards, known, plan, deployment_subject, most_runs)
+    except StoreUnavailable as error:
+        return dg.SkipReason(f"Nothing was changed: {error}")
     changes = [(ChangeCursor(moment=row.changed_at, row_id=row.key), row.key in held_back) for row in rows]
     following = advance(cursor, changes, datetime.now(UTC))
     # A deleted model leaves the board; it comes back only where there is something left to do for it.
-    requested = {str(request.partition_key) for request in requests}
+    requested = {str(request.partition_key) for request in requests} | held_back
     models = [row.model_name for row in known if row.state != "deleted" or row.key in requested]
     return dg.SensorResult(
-        run_requests=requests[:most_runs],
+        run_requests=requests,
         dynamic_partitions_requests=[MODELS.build_add_request(models)] if models else [],
         cursor=following.model_dump_json() if following else None,
     )
@@ -159,6 +172,7 @@ def failed_runs(context: dg.RunFailureSensorContext, settings: SettingsResource)
         for event in context.get_step_failure_events()
     ]
     run = context.dagster_run
+    known = settings.load()
     notice = {
         "text": " ".join(sentences) or f"{run.job_name}: the run's process ended from outside.",
         "job": run.job_name,
@@ -166,6 +180,8 @@ def failed_runs(context: dg.RunFailureSensorContext, settings: SettingsResource)
         "partition": run.tags.get(tags.PARTITION),
         "model_id": run.tags.get(tags.MODEL_ID),
         "environment": run.tags.get(tags.ENVIRONMENT),
-        "will_be_retried": run.tags.get(tags.IS_TRANSIENT) == "true" or not sentences,
+        "will_be_retried": run.tags.get(tags.IS_TRANSIENT) == "true"
+        or not sentences
+        or may_be_healed_again(run.tags, known.healing),
     }
-    tell(notice, settings.load().notifications, context.log.warning)
+    tell(notice, known.notifications, context.log.warning)

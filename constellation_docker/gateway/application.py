@@ -14,6 +14,7 @@ from constellation_docker.gateway.access.outer import surround
 from constellation_docker.gateway.dagster_client import DagsterClient
 from constellation_docker.gateway.docs_page import docs_routes
 from constellation_docker.gateway.errors import HANDLED, handle
+from constellation_docker.gateway.metrics import Measured
 from constellation_docker.gateway.ports import Ports, engine_of_environment
 from constellation_docker.gateway.request_id import RequestIds
 from constellation_docker.gateway.router import create_router
@@ -75,5 +76,6 @@ def create_app(
     app.include_router(create_router(ports))
     app.router.routes.extend([*LoginPages(ports.access).routes(), *docs_routes(app), *ui.routes()])
     surround(app, known, ports.access)
+    app.add_middleware(Measured, metrics=ports.metrics)
     app.add_middleware(RequestIds)
     return app

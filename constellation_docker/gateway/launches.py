@@ -115,18 +115,20 @@ class Launches:
         """
         came = arrived or self._clock()
         holder = uuid.uuid4().hex
-        with deadline(self._deadline_seconds), self._alone_in_process(subject), self._turn():
-            waited = _Waited()
-            while not self._guards.take([subject], holder=holder, seconds=self._guard_seconds):
-                # Whoever has the guard may have started the run already, and lost the answer.
-                if waited.seconds > FIRST_LOOK_SECONDS:
-                    launch = prepare()
-                    found = self._find(launch, came) if launch is not None else None
-                    if launch is None or found is not None:
-                        return found.run_id if found is not None else None
+        waited = _Waited()
+        with deadline(self._deadline_seconds), self._alone_in_process(subject):
+            while True:
+                with self._turn():
+                    if self._guards.take([subject], holder=holder, seconds=self._guard_seconds):
+                        with deadline(self._guard_seconds / 2):
+                            return self._start_under_guard(subject, holder, prepare, came)
+                    # Whoever has the guard may have started the run already, and lost the answer.
+                    if waited.seconds > FIRST_LOOK_SECONDS:
+                        launch = prepare()
+                        found = self._find(launch, came) if launch is not None else None
+                        if launch is None or found is not None:
+                            return found.run_id if found is not None else None
                 waited.pause(seconds_left(self._deadline_seconds))
-            with deadline(self._guard_seconds / 2):
-                return self._start_under_guard(subject, holder, prepare, came)
 
     def _start_under_guard(
         self, subject: str, holder: str, prepare: Callable[[], Launch | None], came: datetime

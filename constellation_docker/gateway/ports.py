@@ -17,6 +17,9 @@ from constellation_docker.engine import Engine
 from constellation_docker.gateway.access.authentication import Access
 from constellation_docker.gateway.dagster_client import DagsterClient
 from constellation_docker.gateway.launches import Launches
+from constellation_docker.gateway.measures import Metrics
+from constellation_docker.gateway.status_changes import StatusChanges
+from constellation_docker.gateway.streams import Streams
 from constellation_docker.settings import Settings
 
 
@@ -56,6 +59,21 @@ class Ports:
     def answered_calls(self) -> AnsweredCalls:
         """Calls that came with an Idempotency-Key."""
         return AnsweredCalls(self.store.database)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """How much the gateway is called."""
+        return Metrics()
+
+    @cached_property
+    def streams(self) -> Streams:
+        """The log and event streams that are open."""
+        return Streams(self.settings.gateway.max_streams)
+
+    @cached_property
+    def changes(self) -> StatusChanges:
+        """Changes of status, for all who listen."""
+        return StatusChanges(self.store, self.dagster, poll_seconds=self.settings.gateway.event_poll_seconds)
 
     async def provide(self, request: Request) -> None:
         """The router's dependency: every endpoint finds the ports at its request, in whichever app it is mounted."""

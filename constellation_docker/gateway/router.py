@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from constellation_docker.gateway import deployments, environments, health, history, images, models, schemas
+from constellation_docker.gateway import (
+    deployments,
+    environments,
+    events,
+    health,
+    history,
+    images,
+    logs,
+    metrics,
+    models,
+    schemas,
+)
 from constellation_docker.gateway.ports import Ports
 from constellation_docker.gateway.replies import ProblemReply
 from constellation_docker.gateway.route import GatewayRoute
@@ -37,6 +48,6 @@ def create_router(ports: Ports) -> APIRouter:
             for status, description in ERRORS.items()
         },
     )
-    for part in (models, deployments, history, schemas, images, environments, health):
+    for part in (models, deployments, history, logs, schemas, images, environments, events, health, metrics):
         router.include_router(part.router)
     return router
