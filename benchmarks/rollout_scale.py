@@ -31,6 +31,7 @@ from constellation_docker.rollout import (
     plan_environment,
     roll_out,
 )
+from constellation_docker.rollout.haproxy_config import layout_of
 from constellation_docker.rollout.observed import balancer_name, replica_host
 from constellation_docker.settings import EnvironmentSettings
 
@@ -262,6 +263,12 @@ def _running(file: ComposeFile) -> Observed:
         members = tuple(replace(replica.member(), state="ready", check="up") for replica in replicas)
         routes[slug] = Route(slug, 300, compiled.wanted.max_body_bytes, members)
     balancer = ObservedBalancer(
-        "id", balancer_name(file.project), "running", file.balancer_hash, answers=True, is_ours=True
+        id="id",
+        name=balancer_name(file.project),
+        state="running",
+        spec_hash=file.balancer_hash,
+        answers=True,
+        is_ours=True,
+        layout=layout_of(file.balancer_options),
     )
     return Observed(file.project, True, balancer, BalancerState(routes), services)

@@ -34,7 +34,7 @@ def test_the_engine_is_asked_for_what_stock_compose_asks_for(
     environment.want(resources=resources)
     path = tmp_path / "compose.yaml"
     path.write_text(environment.file.text)
-    command = [compose, "-p", environment.project, "-f", path, "create", "tiny"]
+    command: list[str | Path] = [compose, "-p", environment.project, "-f", path, "create", "tiny"]
     subprocess.run(command, check=True, capture_output=True)
     engine, (theirs,) = environment.engine, environment.containers()
     body = render_container(
