@@ -64,7 +64,7 @@ def test_a_model_lives_from_its_registration_to_its_deletion(
     script = (sys.executable, str(SCRIPTS / "lifecycle.py"), "--name", "e2e/short")
     said = run_script(served, *script, "--repository", repositories[0])
     assert f"label {LABEL}" in said
-    assert '"message": "Model deployment deleted successfully."' in said
+    assert "/status/ is deleted" in said
     with served.client("viewer") as client:
         assert client.get("/docker/models/?name=e2e/short").json()["models"] == []
         (kept,) = client.get("/docker/models/?name=e2e/short&status=deleted").json()["models"]
