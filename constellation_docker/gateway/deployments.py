@@ -142,6 +142,7 @@ def cancel(model_id: ModelId, body: Cancellation, call: Called) -> CancellationA
     row = _living(call.ports, str(model_id))
     if body.environment is not None:
         call.ports.settings.environment(body.environment)
+        call.require(Action.CANCEL, body.environment)
     return call.once(body, CancellationAccepted, lambda: _cancel(row, body, call))
 
 
