@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,13 +88,29 @@ def render_request(path: str, body: Any) -> bytes:
     return head.encode() + b"content-length: %d\r\n\r\n" % len(content) + content
 
 
+def render_question(path: str, headers: Mapping[str, str]) -> bytes:
+    """One GET as bytes."""
+    lines = [
+        f"GET {path} HTTP/1.1",
+        "host: localhost",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
 def apply_load(
     port: int, path: str, texts: list[str], *, make_body: Callable[[str], Any], clients: int, seconds: float
 ) -> LoadResult:
     """Have `clients` clients ask one after the other for `seconds`, and measure."""
+    requests = [render_request(path, make_body(text)) for text in texts]
+    return apply_requests(port, requests, clients=clients, seconds=seconds)
+
+
+def apply_requests(port: int, requests: list[bytes], *, clients: int, seconds: float) -> LoadResult:
+    """Have `clients` clients send these requests one after the other for `seconds`, and measure."""
 
     async def run() -> LoadResult:
-        load = _Load([render_request(path, make_body(text)) for text in texts], seconds)
+        load = _Load(requests, seconds)
         loop = asyncio.get_running_loop()
         began = time.perf_counter()
         load.open_clients = clients

@@ -35,11 +35,13 @@ class LocalGateway:
         home: The directory.
         port: Its port on the loopback interface.
         environment: Environment variables beside the present ones: the settings of the code location.
+        probe: The path that answers 200 once it has started.
     """
 
     home: Path
     port: int
     environment: Mapping[str, str]
+    probe: str = "/ready"
 
     @property
     def url(self) -> str:
@@ -108,7 +110,7 @@ class LocalGateway:
         deadline = time.monotonic() + START_DEADLINE_SECONDS
         while time.monotonic() < deadline:
             with suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/ready", timeout=5, trust_env=False).status_code == 200:
+                if httpx.get(f"{self.url}{self.probe}", timeout=5, trust_env=False).status_code == 200:
                     return
             if self._process_id() is None:
                 raise LocalGatewayFailed(f"The gateway ended at its start:\n{self._log_tail()}")
