@@ -124,7 +124,9 @@ class Environment:
             on_line: Told of a renewal, or why there is none.
         """
         try:
-            renewed = renew_certificate(compose_file, engine=self.engine, settings=self.own_settings)
+            renewed = renew_certificate(
+                compose_file, engine=self.engine, settings=self.own_settings, on_line=on_line
+            )
         except ConstellationError as error:
             on_line(f"{self.name}: the balancer keeps the certificate that it has: {error}")
             return

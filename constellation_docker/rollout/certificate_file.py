@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,6 +20,10 @@ from constellation_docker.errors import ConstellationError
 
 # HAProxy takes a new certificate through one buffer (tune.bufsize, 16384) in which the command stands too.
 LARGEST_BYTES = 15_000
+
+
+# An issued certificate is renewed long before; one of the environment's own is somebody else's to renew.
+NEAR_END = timedelta(days=7)
 
 
 class InvalidCertificate(ConstellationError):
@@ -42,18 +46,29 @@ class Certificate:
     names: tuple[str, ...]
     not_after: datetime
 
+    def describe_end(self, now: datetime) -> str:
+        """A sentence about its end, where that is past or near; else nothing.
 
-def parse_certificate(text: str, *, origin: str, now: datetime) -> Certificate:
+        Args:
+            now: The time.
+        """
+        if self.not_after <= now:
+            return f"The balancer's certificate ran out on {self.not_after:%Y-%m-%d}; clients refuse it. Renew it."
+        if self.not_after - now < NEAR_END:
+            return f"The balancer's certificate runs out on {self.not_after:%Y-%m-%d}. Renew it; the new one is taken up by itself."
+        return ""
+
+
+def parse_certificate(text: str, *, origin: str) -> Certificate:
     """Check a certificate with its chain and key, and put it into the form in which HAProxy reads it.
 
     Args:
         text: The PEM; the order of its parts does not matter as long as the certificate stands before its chain.
         origin: Where it comes from, for messages.
-        now: The time.
 
     Raises:
-        InvalidCertificate: A part is missing or unreadable, certificate and key do not belong together, it has run
-            out, or it is too large.
+        InvalidCertificate: A part is missing or unreadable, certificate and key do not belong together, or it is too
+            large. One that has run out is no error: nothing would be better without it.
     """
     try:
         chain = x509.load_pem_x509_certificates(text.encode())
@@ -70,12 +85,6 @@ def parse_certificate(text: str, *, origin: str, now: datetime) -> Certificate:
         raise InvalidCertificate(
             f"The first certificate from {origin} and the key do not belong together.",
             remedy="Put the server's own certificate first, its chain after it, and give its own key.",
-            origin=origin,
-        )
-    if leaf.not_valid_after_utc <= now:
-        raise InvalidCertificate(
-            f"The certificate from {origin} ran out on {leaf.not_valid_after_utc:%Y-%m-%d}.",
-            remedy="Renew it; the balancer takes it up by itself.",
             origin=origin,
         )
     parts = [certificate.public_bytes(Encoding.PEM) for certificate in chain]

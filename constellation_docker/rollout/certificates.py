@@ -51,9 +51,9 @@ def resolve_certificate(
     tls = settings.tls
     if tls is None:
         return None
-    moment = now or datetime.now(UTC)
     if tls.certificate is not None:
-        return parse_certificate(resolve(tls.certificate), origin=tls.certificate, now=moment)
+        return parse_certificate(resolve(tls.certificate), origin=tls.certificate)
+    moment = now or datetime.now(UTC)
     authority = private_authority(environment, settings)
     names = certificate_names(settings)
     return authority.issue(names, days=tls.leaf_days, now=moment, is_renewed=is_renewed)
@@ -66,6 +66,7 @@ def renew_certificate(
     settings: EnvironmentSettings,
     resolve: Callable[[str], str] = resolve_secret,
     is_renewed: bool = False,
+    on_line: Callable[[str], None] = lambda line: None,
 ) -> Certificate | None:
     """See to it that a balancer shows the certificate that it should: a renewed one is put in force, without a reload.
 
@@ -75,6 +76,7 @@ def renew_certificate(
         settings: The environment's settings.
         resolve: Gives the secret behind a reference.
         is_renewed: Whether the project's own authority is to issue a new one in any case.
+        on_line: Told of one that has run out or soon will.
 
     Returns:
         The certificate that took the place of another one; None where nothing had to be done.
@@ -89,6 +91,8 @@ def renew_certificate(
     )
     if certificate is None:
         return None
+    if warning := certificate.describe_end(datetime.now(UTC)):
+        on_line(f"{compose_file.environment}: {warning}")
     balancer = HaproxyBalancer(engine, balancer_name(compose_file.project), compose_file.balancer_options)
     return certificate if balancer.install_certificate(certificate.pem) else None
 

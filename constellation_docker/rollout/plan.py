@@ -70,7 +70,7 @@ def plan_ground(observed: Observed, compose_file: ComposeFile) -> tuple[Operatio
     if balancer is None:
         add(Kind.CREATE_BALANCER, "the environment has no balancer")
     elif balancer.spec_hash != compose_file.balancer_hash:
-        add(Kind.REPLACE_BALANCER, "its image or its published port changed")
+        add(Kind.REPLACE_BALANCER, "its image, its ports or whether it speaks TLS changed")
     elif not balancer.answers:
         add(Kind.START_BALANCER, f"it is {balancer.state} and does not answer")
     elif not balancer.is_ours:

@@ -83,20 +83,20 @@ class PrivateAuthority:
         with self._locked():
             authority = self._authority(now)
             if not is_renewed and path.is_file():
-                present = self._present(path, authority, now)
+                present = self._present(path, authority)
                 if present and set(present.names) == set(names) and not _is_due(present.pem, now):
                     return present
             text = _issue(authority, names, days, now)
             _write(path, text)
-            return parse_certificate(text, origin=str(path), now=now)
+            return parse_certificate(text, origin=str(path))
 
-    def _present(self, path: Path, authority: _Authority, now: datetime) -> Certificate | None:
+    def _present(self, path: Path, authority: _Authority) -> Certificate | None:
         text = path.read_text(encoding="utf-8")
         try:
-            found = parse_certificate(text, origin=str(path), now=now)
+            found = parse_certificate(text, origin=str(path))
             x509.load_pem_x509_certificate(text.encode()).verify_directly_issued_by(authority.certificate)
         except (InvalidCertificate, InvalidSignature, ValueError, TypeError):
-            return None  # it has run out, is damaged, or another authority's: a new one takes its place
+            return None  # it is damaged, or another authority's: a new one takes its place
         return found
 
     def _authority(self, now: datetime) -> _Authority:

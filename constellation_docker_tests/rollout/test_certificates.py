@@ -118,16 +118,17 @@ def test_a_certificate_of_ones_own_is_put_in_order_and_keeps_its_chain() -> None
 )
 def test_what_is_no_certificate_with_its_key_is_refused_without_showing_it(text: str, problem: str) -> None:
     with pytest.raises(InvalidCertificate, match=problem) as caught:
-        parse_certificate(text, origin="env:ANY", now=NOW)
+        parse_certificate(text, origin="env:ANY")
     assert "env:ANY" in str(caught.value)
     assert "BEGIN" not in str(caught.value) + repr(caught.value.details)
 
 
-def test_a_certificate_that_has_run_out_is_refused(tmp_path: Path) -> None:
+def test_a_certificate_tells_when_its_end_is_near_or_past(tmp_path: Path) -> None:
     found = resolve_certificate("dev", private(tmp_path), now=NOW)
     assert found is not None
-    with pytest.raises(InvalidCertificate, match="env:ANY ran out on 2026-03-31"):
-        parse_certificate(found.pem, origin="env:ANY", now=NOW + timedelta(days=31))
+    assert found.describe_end(NOW) == ""
+    assert "runs out on 2026-03-31" in found.describe_end(NOW + timedelta(days=25))
+    assert "ran out on 2026-03-31" in found.describe_end(NOW + timedelta(days=31))
 
 
 def test_a_private_authority_is_only_where_it_issues() -> None:
