@@ -30,7 +30,9 @@ def keys() -> None:
 
 @keys.command()
 @click.option("--name", required=True, help="Who will hold it: a person or a program.")
-@click.option("--role", required=True, type=click.Choice([role.value for role in Role]), help="What the holder may do.")
+@click.option(
+    "--role", required=True, type=click.Choice([role.value for role in Role]), help="What the holder may do."
+)
 @click.option(
     "--environment",
     "environments",
