@@ -14,7 +14,8 @@ content-addressed store below `home`. Model code runs nowhere but in containers.
 
 from constellation_docker.packaging.base_image import BaseImage, ensure_base_image, find_base_image
 from constellation_docker.packaging.delivery import deliver_image
-from constellation_docker.packaging.export import Export, ExportReport, ExportRequired, export_source
+from constellation_docker.packaging.export import ExportRequired, export_source
+from constellation_docker.packaging.export_record import Export, ExportReport
 from constellation_docker.packaging.image import BuiltImage, build_image
 from constellation_docker.packaging.inspection import CodeFinding, inspect_code
 from constellation_docker.packaging.lock import DependencyLock, resolve_lock

@@ -14,8 +14,8 @@ from constellation_docker.packaging.export import (
     ExportRequired,
     explain_no_export,
     export_source,
-    render_export_container,
 )
+from constellation_docker.packaging.exporter import render_export_container
 from constellation_docker.packaging.image import ROLE_LABEL
 from constellation_docker.packaging.runtime import Runtime, choose_runtime
 from constellation_docker.packaging.source import Source
