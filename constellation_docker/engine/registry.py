@@ -28,6 +28,7 @@ from constellation_docker.engine.reference import DOCKER_HUB, ImageReference
 from constellation_docker.engine.stream import never, read_messages
 
 _HUB_SERVER = "https://index.docker.io/v1/"
+_PUSHED_DIGEST = re.compile(r"digest: (sha256:[0-9a-f]{64}) size: ")
 _PULLED_DIGEST = re.compile(r"Digest: (sha256:[0-9a-f]{64})")
 
 
@@ -155,6 +156,9 @@ class Registries(Images):
             aux = message.get("aux")
             if isinstance(aux, Mapping) and aux.get("Digest"):
                 digest = str(aux["Digest"])
+            # With containerd's image store the engine tells it in words only (moby, daemon/containerd/image_push.go).
+            elif found := _PUSHED_DIGEST.search(str(message.get("status", ""))):
+                digest = found[1]
         if not digest:
             raise PushFailed(
                 f"The Docker engine at {self.url} ended the push of {reference} without a digest.",

@@ -38,6 +38,13 @@ def deliver_image(
     elif built_on.image(publication.image) is not None:
         on_line(f"No registry holds the image: copying it from {built_on.url} to {to.url}.")
         to.load_image(built_on.save_image(publication.image))
+        if to.image(publication.image) is None:
+            raise ImageNotFound(
+                f"The engine at {to.url} stores images in another way than {built_on.url} does, so the same image has "
+                "another id there.",
+                remedy="Publish images to a registry (registry.repository), which gives them one name for all engines.",
+                image=publication.image,
+            )
     else:
         raise ImageNotFound(
             f"The image {publication.image[:19]}… is gone from {to.url}, and no registry holds it.",

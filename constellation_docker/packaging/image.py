@@ -202,6 +202,7 @@ def build_image(
     else:
         steps = _assemble(workshop, is_fresh=is_fresh)
         facts = engine.require_image(workshop.tag)
+    layers = _layers(facts, engine, is_ours=not recipe.has_own_server)
     return BuiltImage(
         model=recipe.model,
         image_id=facts.id,
@@ -212,8 +213,9 @@ def build_image(
         ready_path=recipe.ready_path,
         server_version=recipe.server.version if recipe.server else None,
         base=recipe.base,
-        size_bytes=facts.size_bytes,
-        layers=_layers(facts, engine, is_ours=not recipe.has_own_server),
+        # An engine with containerd's image store counts the compressed layers too in its own figure.
+        size_bytes=sum(layer.size_bytes for layer in layers) or facts.size_bytes,
+        layers=layers,
         steps=tuple(
             ImageStep(name=step.name, seconds=step.seconds, is_cached=step.is_cached) for step in steps
         ),

@@ -320,11 +320,12 @@ def test_images_are_saved_loaded_imported_and_labelled(
     other = second_engine.connect()
     name = f"constellation-test-save:{uuid.uuid4().hex[:12]}"
     context = build_context({"Dockerfile": "FROM scratch\nCOPY x /x", "x": name})
-    image_id = engine.build(context, tag=name, labels=label).image_id
+    engine.build(context, tag=name, labels=label)
     try:
         assert other.load_image(engine.save_image(name)) == (name,)
         assert other.require_image(name).layers == engine.require_image(name).layers
-        assert [row.id for row in other.list_images(dict(label))] == [image_id]
+        # Its id there may be another one: it depends on how an engine stores images.
+        assert [row.tags for row in other.list_images(dict(label))] == [(name,)]
         assert other.image_history(name)[0]["CreatedBy"]
         assert other.remove_image(name)
         imported = other.import_image(

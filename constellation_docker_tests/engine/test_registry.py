@@ -201,6 +201,8 @@ def test_a_connection_cut_within_a_layer_heals_by_itself(
     image: str,
     cutting_proxies: Callable[[str], CuttingProxy],
 ) -> None:
+    if any("containerd" in fact for row in engine.info().get("DriverStatus") or [] for fact in row):
+        pytest.skip("with containerd's image store the engine leaves trying again to who pushes")
     proxy = cutting_proxies(anonymous_registry.address)
     proxy.should_cut = lambda piece: proxy.cuts == 0 and piece.startswith(b"PATCH /v2/team/healed/blobs")
     reference = f"{proxy.address}/team/healed:1"

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.slow
 
 SLUG = "tiny"
 _SEQUENCES, _EVENTS = 24, 4
+# A machine that does much else is slow; what is late is not wrong.
+_PATIENT = QUICK.model_copy(update={"healthy_deadline": "120s", "progress_deadline": "300s"})
 _IMPATIENT = QUICK.model_copy(update={"healthy_deadline": "4s"})
 _KILLED_AT = (
     Kind.CREATE_REPLICA,
@@ -127,7 +129,7 @@ class History:
             self._engine.remove(name, force=True)
 
     def _want(self) -> None:
-        self._environment.want(model_version=str(self._version), replicas=self._replicas)
+        self._environment.want(model_version=str(self._version), replicas=self._replicas, deploy=_PATIENT)
 
     def _move(self) -> None:
         """Roll out, and look before every step at how many replicas serve."""
