@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from constellation_docker.errors import InvalidInput
 from constellation_docker.rollout import InvalidCertificate, private_authority, resolve_certificate
 from constellation_docker.rollout.certificate_file import parse_certificate
+from constellation_docker.rollout.command_line import balancer
 from constellation_docker.rollout.private_ca import AUTHORITY_DAYS, AUTHORITY_RENEWAL_DAYS
 from constellation_docker.settings import EnvironmentSettings
 
@@ -134,3 +137,23 @@ def test_a_certificate_tells_when_its_end_is_near_or_past(tmp_path: Path) -> Non
 def test_a_private_authority_is_only_where_it_issues() -> None:
     with pytest.raises(InvalidInput, match="shows no certificate of the project's own authority"):
         private_authority("dev", EnvironmentSettings())
+
+
+def test_the_command_line_gives_what_clients_must_trust(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONSTELLATION_HOME", str(tmp_path))
+    monkeypatch.setenv("CONSTELLATION_ENVIRONMENTS", '{"dev": {"tls": {}}, "plain": {}}')
+
+    def run(*words: str) -> str:
+        done = CliRunner().invoke(balancer, words)
+        if done.exception:
+            raise done.exception
+        return done.output
+
+    authority = run("ca", "dev")
+    assert (tmp_path / "environments" / "dev" / "tls" / "ca.pem").read_text() == authority
+    assert "127.0.0.1" in json.loads(run("certificate", "dev", "--json"))["names"]
+    assert "good until" in run("certificate", "dev")
+    with pytest.raises(InvalidInput, match="serves plain HTTP"):
+        run("certificate", "plain")
