@@ -32,6 +32,14 @@ def test_a_table_is_regressed_to_numbers(serve) -> None:
     assert server.post({"inputs": {"data": TABLE}}).json() == pytest.approx([5.5, 2.0])
 
 
+@pytest.mark.parametrize("cell", [None, "", "nan", 1e300, -1e39])
+def test_a_cell_that_leaves_a_row_without_an_answer_is_named(serve, cell: Any) -> None:
+    table = {"height": [1, 1], "length": [1, 1], "width": [1, cell]}
+    answer = serve("table-regressor", "tabular-regression").post({"table": table})
+    assert answer.status_code == 422
+    assert "row 2" in answer.json()["error"] and "'width'" in answer.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

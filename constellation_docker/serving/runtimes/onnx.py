@@ -71,7 +71,10 @@ class OnnxNetwork:
 
     def run(self, feeds: Mapping[str, Array], output: str | None = None) -> Array:
         """One forward pass; see `Network.run`."""
-        cast = {name: np.asarray(feeds[name], dtype=self._types[name]) for name in self._types}
+        with np.errstate(
+            over="ignore"
+        ):  # the graph gets an infinity, as the same number would be in its type
+            cast = {name: np.asarray(feeds[name], dtype=self._types[name]) for name in self._types}
         try:
             (result,) = self._session.run([output or self.output_names[0]], cast)
         except _FAILURES as problem:

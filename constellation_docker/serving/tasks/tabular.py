@@ -19,6 +19,8 @@ from .payload import read_object
 from .scores import require_finite
 
 MAX_ROWS = 100_000
+LARGEST_CELL = 1e37
+"""From here on the arithmetic of a graph in single precision may leave its range."""
 Cell = str | float | int | bool | None
 
 
@@ -125,6 +127,8 @@ class Tabular:
             else:
                 feeds = {name: arrays[name] for name in self._network.input_names}
             result = self._network.run(feeds).reshape(-1)
+            if self.task == "tabular-regression":
+                _require_answers(result, arrays)
             return self._format(result)
         except ServingError as problem:
             return problem
@@ -145,7 +149,7 @@ class Tabular:
 
     def _format(self, result: Array) -> list[Any]:
         if self.task == "tabular-regression":
-            return require_finite(result.astype(np.float64)).tolist()  # type: ignore[no-any-return]
+            return result.astype(np.float64).tolist()  # type: ignore[no-any-return]
         if result.dtype.kind in "iu" and isinstance(self._repository.config.get("id2label"), dict):
             names = self._repository.config["id2label"]
             return [str(names.get(str(value), value)) for value in result.tolist()]
@@ -174,3 +178,17 @@ class Tabular:
                 "response": {"type": "array", "items": {"type": kind}},
             }
         }
+
+
+def _require_answers(result: Array, arrays: Mapping[str, Array]) -> None:
+    """Raises InvalidParameters for a row that has no finite answer because of a cell, ModelFault for any other."""
+    rows = np.flatnonzero(~np.isfinite(result.astype(np.float64)))
+    if not len(rows):
+        return
+    row = int(rows[0])
+    for column, array in arrays.items():
+        if array.dtype != object and not abs(array[row, 0]) < LARGEST_CELL:
+            raise InvalidParameters(
+                f"The model has no answer for row {row + 1}: its cell in the column {column!r} is missing or too large."
+            )
+    require_finite(result.astype(np.float64))
