@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,17 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from constellation_docker.cards import CardStore
 from constellation_docker.errors import InvalidInput
 from constellation_docker.gateway.access import access_log
 from constellation_docker.gateway.access.api_keys import ApiKeys
 from constellation_docker.gateway.access.authentication import Access
+from constellation_docker.gateway.access.gate import Gate
 from constellation_docker.gateway.access.principal import Role
 from constellation_docker.gateway.application import create_app
 from constellation_docker.gateway.server import NotGuarded, Server, _listen, refuse_unguarded
@@ -92,6 +98,13 @@ def served(home: Path, **gateway: Any) -> Iterator[tuple[str, str]]:
     known = GatewaySettings(webserver_url=NOWHERE, port=0, **gateway)
     app = create_app(Settings(home=home, gateway=known))
     key, _ = app.state.ports.access.keys.create("ann", Role.VIEWER)
+    with serving(app, known) as url:
+        yield url, key
+
+
+@contextmanager
+def serving(app: FastAPI, known: GatewaySettings) -> Iterator[str]:
+    """An application in a thread, served as `serve` does: its address."""
     certificates = (
         Certificates(known.tls_certificate, known.tls_key)
         if known.tls_certificate and known.tls_key
@@ -104,7 +117,7 @@ def served(home: Path, **gateway: Any) -> Iterator[tuple[str, str]]:
         try:
             wait_for(lambda: server.started or not thread.is_alive(), what="the gateway")
             scheme = "https" if certificates else "http"
-            yield f"{scheme}://localhost:{listener.getsockname()[1]}", key
+            yield f"{scheme}://localhost:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(timeout=30)
@@ -209,6 +222,37 @@ def test_only_a_trusted_proxy_says_who_calls(tmp_path: Path, caplog: pytest.LogC
     assert call(tmp_path / "one") == ("127.0.0.1", False)
     # What the caller itself put before what our proxy added is not believed.
     assert call(tmp_path / "two", trusted_proxies=["127.0.0.0/8"]) == ("203.0.113.9", True)
+
+
+def test_a_stream_ends_with_the_key_that_opened_it(tmp_path: Path) -> None:
+    has_stopped = threading.Event()
+
+    async def lines() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"line\n"
+                await asyncio.sleep(0.01)
+        finally:
+            has_stopped.set()
+
+    async def stream(_: Request) -> Response:
+        return StreamingResponse(lines())
+
+    with CardStore.open(f"sqlite:///{tmp_path / 'cards.db'}") as store:
+        access = Access(Settings(home=tmp_path), store)
+        key, made = access.keys.create("ann", Role.VIEWER)
+        app = FastAPI()
+        app.router.routes.append(Route("/stream", stream))
+        app.add_middleware(Gate, access=access, recheck_seconds=0.05)
+        with (
+            serving(app, GatewaySettings(port=0)) as url,
+            httpx.stream("GET", f"{url}/stream", headers=bearer(key), timeout=30) as answer,
+        ):
+            received = answer.iter_lines()
+            assert [next(received) for _ in range(50)] == ["line"] * 50
+            access.keys.revoke(made.key_id)
+            assert set(received) == {"line"}  # it ends, as a whole answer does
+            assert has_stopped.wait(30)
 
 
 def test_where_nobody_could_be_told_apart_it_starts_on_loopback_only(

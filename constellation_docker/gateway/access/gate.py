@@ -6,6 +6,7 @@ streams and disconnects pass through untouched.
 
 from __future__ import annotations
 
+import time
 from urllib.parse import quote
 
 from anyio.to_thread import run_sync
@@ -16,13 +17,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from constellation_docker.errors import ConstellationError
+from constellation_docker.gateway.access.audit import SCOPE_KEY
 from constellation_docker.gateway.access.authentication import Access
-from constellation_docker.gateway.access.errors import Unauthenticated
+from constellation_docker.gateway.access.errors import Forbidden, Unauthenticated
 from constellation_docker.gateway.access.rate_limits import Allowance
 from constellation_docker.gateway.errors import answer
+from constellation_docker.gateway.same_site import CrossSite
 
 LOGIN_PATH = "/login"
 OPEN_PATHS = frozenset({"/health", "/ready", LOGIN_PATH, "/logout"})
+
+
+# A stream may outlive the key or token that opened it by no more than about this.
+RECHECK_SECONDS = 30.0
 
 
 class Gate:
@@ -31,11 +38,13 @@ class Gate:
     Args:
         app: What lies behind.
         access: Who calls, and how often they may.
+        recheck_seconds: How often it is asked again whether whoever reads a stream may still do so.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, recheck_seconds: float = RECHECK_SECONDS) -> None:
         self._app = app
         self._access = access
+        self._recheck_seconds = recheck_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
@@ -48,16 +57,35 @@ class Gate:
         except ConstellationError as error:
             await _refuse(error, scope, receive, send)
             return
+        checked_at, has_ended = time.monotonic(), False
 
-        async def send_with_allowance(message: Message) -> None:
+        async def send_while_known(message: Message) -> None:
+            nonlocal checked_at, has_ended
+            if has_ended:
+                return  # who streams has not heard yet that nobody listens any more
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(allowance.headers)
+            if message.get("more_body") and time.monotonic() - checked_at >= self._recheck_seconds:
+                checked_at = time.monotonic()
+                if not await run_sync(self._is_still_known, scope):
+                    has_ended = True
+                    message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
-        await self._app(scope, receive, send_with_allowance)
+        await self._app(scope, receive, send_while_known)
 
     def _admit(self, connection: HTTPConnection) -> Allowance:
         return self._access.limits.count_call(self._access.identify(connection).id)
+
+    def _is_still_known(self, scope: Scope) -> bool:
+        """Whether a caller would be let in again. An outage of those who could tell ends nobody's stream."""
+        try:
+            self._access.identify(HTTPConnection({**scope, SCOPE_KEY: None}))
+        except (Unauthenticated, Forbidden, CrossSite):
+            return False
+        except ConstellationError:
+            return True
+        return True
 
 
 def path_of(scope: Scope) -> str:
