@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,6 +10,7 @@ from datetime import datetime
 import dagster as dg
 
 from constellation_docker.cards import CardStore, DeploymentRow
+from constellation_docker.cards.launch_guards import LaunchGuards, deployment_subject
 from constellation_docker.defs import drift_history as history
 from constellation_docker.defs.environment import Environment
 from constellation_docker.defs.healing import Verdict, decide_healing, healing_request
@@ -16,6 +18,9 @@ from constellation_docker.defs.past_runs import runs_on_services
 from constellation_docker.defs.resources import EngineResource
 from constellation_docker.rollout import Drift, DriftReport, find_drift, observe
 from constellation_docker.settings import Settings
+
+GUARD_SECONDS = 15.0
+"""How long after a tick the daemon may take to put the runs that it was asked for into its storage."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,9 @@ class Comparison:
     report: DriftReport = field(default_factory=DriftReport)
 
     @property
-    def requests(self) -> list[dg.RunRequest]:
-        """The runs that heal."""
-        return [healing_request(verdict) for verdict in self.verdicts.values() if verdict.answer == "heal"]
+    def healings(self) -> list[Verdict]:
+        """The services that are healed now."""
+        return [verdict for verdict in self.verdicts.values() if verdict.answer == "heal"]
 
     @property
     def sentence(self) -> str:
@@ -123,3 +128,23 @@ def choose_drifts(rows: Sequence[DeploymentRow], report: DriftReport) -> dict[st
         for row in stable[:1]:
             drifts[row.key] = Drift(row.row.card.slug, "heal", "", "", report.ground)
     return drifts
+
+
+def request_healings(
+    store: CardStore, instance: dg.DagsterInstance, verdicts: Sequence[Verdict]
+) -> list[dg.RunRequest]:
+    """The runs that heal, without those that somebody else is launching at this moment.
+
+    A guard that is taken here stays until it runs out, because the runs come into Dagster's storage only after the tick.
+
+    Raises:
+        StoreUnavailable: The guards cannot be taken; nothing may be launched.
+    """
+    subjects = {deployment_subject(verdict.row.key): verdict for verdict in verdicts}
+    guards, holder = LaunchGuards(store.database), f"healing {uuid.uuid4().hex}"
+    taken = guards.take(subjects, holder=holder, seconds=GUARD_SECONDS)
+    free = [verdict for subject, verdict in subjects.items() if subject in taken]
+    # Asked again under the guards: a launch may have ended between the first look and now.
+    runs = runs_on_services(instance, [verdict.row for verdict in free])
+    busy = {run.partition for run in runs if run.is_in_progress}
+    return [healing_request(verdict) for verdict in free if verdict.row.key not in busy]

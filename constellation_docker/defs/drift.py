@@ -18,7 +18,7 @@ from constellation_docker.cards import StoreUnavailable
 from constellation_docker.compose import project_name
 from constellation_docker.defs import drift_history as history
 from constellation_docker.defs import tags
-from constellation_docker.defs.comparison import Comparison, compare
+from constellation_docker.defs.comparison import Comparison, compare, request_healings
 from constellation_docker.defs.failures import explained
 from constellation_docker.defs.healing import Verdict
 from constellation_docker.defs.jobs import deploy_model
@@ -112,7 +112,7 @@ def drifted_deployments(
     cursor = DriftCursor.parse(context.cursor)
     cursor.environments = {name: cursor.environments.get(name, Position()) for name in known.environments}
     notes: list[str] = []
-    requests: list[dg.RunRequest] = []
+    healings: list[Verdict] = []
     events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = []
     before = cursor.differing if context.cursor else None
     due = _ask_engines(known, engines, cursor, now, notes)
@@ -128,14 +128,16 @@ def drifted_deployments(
                     continue
                 context.log.info(f"{name} was compared, because of: {reason}.")
                 notes += filter(None, [found.sentence])
-                requests += found.requests
+                healings += found.healings
                 events += _show(found, cursor.environments[name], known, context.log.warning)
                 _advance(cursor.environments[name], found, news, now, known.healing)
+            requests = request_healings(
+                store, context.instance, healings[: known.reconcile.max_runs_per_tick]
+            )
     except StoreUnavailable as error:
         return dg.SkipReason(f"Nothing was changed: {error}")
     if cursor.differing != before:
         events.append(history.judge(cursor.differing))
-    requests = requests[: known.reconcile.max_runs_per_tick]
     if requests:
         context.log.warning(". ".join(notes))
     models = sorted({request.tags[tags.MODEL] for request in requests})
@@ -168,7 +170,7 @@ def heal_drift(
     known = settings.load()
     now = datetime.now(UTC)
     notes: list[str] = []
-    requests: list[dg.RunRequest] = []
+    healings: list[Verdict] = []
     try:
         with cards.open() as store:
             for name in known.environments:
@@ -180,12 +182,14 @@ def heal_drift(
                     notes.append(f"{name}: {error}")
                     continue
                 notes += filter(None, [found.sentence])
-                requests += found.requests
+                healings += found.healings
+            requests = request_healings(
+                store, context.instance, healings[: known.reconcile.max_runs_per_tick]
+            )
     except StoreUnavailable as error:
         return dg.SkipReason(f"Nothing was changed: {error}")
     for note in notes:
         context.log.warning(note)
-    requests = requests[: known.reconcile.max_runs_per_tick]
     if not requests:
         return dg.SkipReason(". ".join(notes) or _NOTHING[True])
     context.instance.add_dynamic_partitions(

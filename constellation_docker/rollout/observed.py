@@ -27,7 +27,8 @@ class Replica:
         name: Its name.
         number: Its number within the service, from 1.
         host: Its name in the environment's network.
-        state: The engine's word: created, running, restarting, paused, exited, dead, removing.
+        state: The engine's word: created, running, restarting, paused, exited, dead, removing; or `disconnected`, where it
+            runs and somebody took it off its network, so that nothing reaches it.
         health: What Docker's own health check found; `none` where it has no check.
         spec_hash: Our hash of what it was created from; empty where nobody knows.
         image: Id of the image that it runs.
@@ -200,13 +201,14 @@ def parse_replica(container: Mapping[str, Any]) -> Replica:
     name = _name(container)
     networks: Mapping[str, Mapping[str, Any]] = (container.get("NetworkSettings") or {}).get("Networks") or {}
     addresses = [network["IPAddress"] for network in networks.values() if network.get("IPAddress")]
+    is_detached = container["State"] == "running" and "NetworkSettings" in container and not addresses
     return Replica(
         id=container["Id"],
         name=name,
         number=number,
         # Stock Compose gives its containers no name but their own.
         host=replica_host(slug, number) if revision else name,
-        state=container["State"],
+        state="disconnected" if is_detached else container["State"],
         health=health[1] if health else "none",  # type: ignore[arg-type]
         spec_hash=found.get(labels.SPEC_HASH, ""),
         image=container.get("ImageID", ""),

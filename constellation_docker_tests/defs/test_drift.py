@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import httpx
 import pytest
 
 from constellation_docker.compose import endpoint_url
@@ -130,6 +131,7 @@ def test_what_somebody_removes_is_seen_at_the_next_tick_shown_and_healed(
     assert watch.skipped == "Everything runs as wanted."
     remove_replica(deployer)
     (request,) = watch.tick()
+    assert deployer.drifts() == [], "the schedule at the same moment does not ask for it again"
     assert (keys([request]), request.tags[tags.HEALING]) == ([CELL], "1")
     assert "1 of 1 replicas are missing" in watch.shown()
     assert (watch.check().passed, watch.check().severity) == (False, dg.AssetCheckSeverity.WARN)
@@ -313,3 +315,28 @@ def test_a_cursor_survives_its_text_and_none_is_a_new_one() -> None:
     cursor = DriftCursor(environments={"dev": Position(since=1.5, told={CELL: Shown(text="gone")})})
     assert DriftCursor.parse(cursor.model_dump_json()) == cursor
     assert DriftCursor.parse(None) == DriftCursor()
+
+
+@pytest.mark.slow
+def test_what_an_engine_starts_anew_all_at_once_runs_as_wanted_after_the_next_ticks(
+    watch: Watch, deployer: Deployer
+) -> None:
+    """As after a restart of the engine: every container ended, and came up again by its restart policy."""
+    deployed(deployer, "acme/tiny")
+    watch.tick()
+    own = deployer.engine.list_containers({"com.docker.compose.project": deployer.projects["dev"]})
+    for container in own:
+        deployer.engine.stop(container["Id"], grace_seconds=0)
+    for container in own:
+        deployer.engine.start(container["Id"])
+    url = endpoint_url(load_settings().environment("dev"), "acme-tiny")
+
+    def is_well() -> bool:
+        for request in watch.tick():
+            watch.carry_out(request)
+        try:
+            return watch.shown() in {"", drift_history.AS_WANTED} and httpx.post(url).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    wait_for(is_well, seconds=90, what="the endpoint")

@@ -242,7 +242,9 @@ def test_an_image_goes_with_the_last_service_that_used_it(environment: Environme
     assert engine.image(environment.image) is not None
 
 
-@pytest.mark.parametrize("fault", ["removed", "stopped", "killed", "unhealthy", "forgotten by the balancer"])
+@pytest.mark.parametrize(
+    "fault", ["removed", "stopped", "killed", "unhealthy", "disconnected", "forgotten by the balancer"]
+)
 def test_drift_is_healed(fault: str, environment: Environment) -> None:
     environment.want(replicas=2)
     environment.roll_out()
@@ -260,6 +262,9 @@ def test_drift_is_healed(fault: str, environment: Environment) -> None:
             wait_for(
                 lambda: _is_given_up(environment), seconds=60, what="the balancer's and engine's verdicts"
             )
+        case "disconnected":
+            engine.disconnect_container(f"{environment.project}_default", name, force=True)
+            wait_for(lambda: _is_out_of_reach(environment), seconds=60, what="the balancer's verdict")
         case _:
             HaproxyBalancer(engine, balancer_name(environment.project)).unregister("tiny", ["1.tiny"])
     with Clients(environment.url(), count=4) as clients:
@@ -353,6 +358,11 @@ def _is_given_up(environment: Environment) -> bool:
     seen = observe(environment.engine, environment.project)
     is_unhealthy = any(replica.health == "unhealthy" for replica in seen.replicas("tiny"))
     return is_unhealthy and any(member.check == "down" for member in seen.state.members("tiny"))
+
+
+def _is_out_of_reach(environment: Environment) -> bool:
+    members = observe(environment.engine, environment.project).state.members("tiny")
+    return any(member.check == "down" for member in members)
 
 
 def _answers(environment: Environment) -> bool:
