@@ -1,6 +1,6 @@
 # Two commands: `make demo` and `make test`. Both need Python 3.11 or 3.12, and root or a running Docker engine.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-env demo-stop test test-slow lint format types check-docs docs lock venv engine bench clean
+.PHONY: help demo demo-env demo-stop test test-slow test-engines lint format types check-docs docs lock venv engine bench clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -25,6 +25,14 @@ test: lint types engine $(READY_ML) ## Lint, strict types and all tests but the 
 test-slow: engine $(READY_ML) ## The slow tests: runs killed in every step, long soaks
 	@$(PYTHON) -m pytest -m slow
 
+ENGINE_TESTS := $(addprefix constellation_docker_tests/,engine compose rollout \
+	packaging/test_image.py packaging/test_publishing.py packaging/test_verification.py)
+
+test-engines: engine $(READY_ML) ## What faces an engine, on this machine's and on Debian's newest beside it, with both image stores
+	@$(PYTHON) -m pytest $(ENGINE_TESTS)
+	@$(PYTHON) -m deploy.engine_of_suite sid -- $(PYTHON) -m pytest $(ENGINE_TESTS)
+	@$(PYTHON) -m deploy.engine_of_suite sid --containerd-store -- $(PYTHON) -m pytest $(ENGINE_TESTS)
+
 lint: venv
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check -q .
 
@@ -40,6 +48,7 @@ docs: $(READY_ML) ## Write the pages and files that are made from the code
 
 bench: engine $(READY_ML) ## Measure, and write benchmarks/RESULTS.md
 	@$(PYTHON) -m benchmarks.packaging
+	@$(PYTHON) -m benchmarks.rollout
 
 lock: venv ## Resolve the lock files anew
 	@$(VENV)/bin/uv pip compile -q --upgrade --python-version 3.11 --universal --generate-hashes --extra dev pyproject.toml -o requirements.lock
