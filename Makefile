@@ -48,6 +48,7 @@ docs: $(READY_ML) ## Write the pages and files that are made from the code
 
 bench: engine $(READY_ML) ## Measure, and write benchmarks/RESULTS.md
 	@$(PYTHON) -m benchmarks.packaging
+	@$(PYTHON) -m benchmarks.serving
 	@$(PYTHON) -m benchmarks.rollout
 
 lock: venv ## Resolve the lock files anew

@@ -1,7 +1,11 @@
 """Our inference server beside LitServe, BentoML and FastAPI, with the same weights, in one run.
 
-    python -m benchmarks.serving                       about three minutes, and as long for the environments at first
-    python -m benchmarks.serving --seconds 5 --only constellation-onnx litserve
+    python -m benchmarks.serving                       about ten minutes; longer where nothing is cached yet
+    python -m benchmarks.serving --only servers --contestants constellation-onnx litserve --seconds 2
+    python -m benchmarks.serving --only containers
+
+Then our images themselves: container start to first answer, memory, size by layer, and ten stops with 32 requests in
+flight. The section of `RESULTS.md` is replaced only by a run that measured everything that the section holds.
 
 LitServe and BentoML serve the same ONNX graph with the same tokenizer, with their batching on, each in a virtual
 environment of its own; FastAPI serves a transformers pipeline. Servers get all cores but the last, the clients the
@@ -30,6 +34,8 @@ from typing import Any, Final
 
 from benchmarks.http_load import LoadResult, apply_load, render_request
 from benchmarks.results import describe_machine, record_section, render_table
+from benchmarks.serving_containers import STOPS, ContainerTimes, measure_container, render_containers
+from benchmarks.workbench import open_workbench
 
 TITLE: Final = "Serving"
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -38,6 +44,7 @@ ENVIRONMENTS: Final = ROOT / ".constellation" / "benchmarks"
 MODEL: Final = ROOT / "examples" / "sentiment"
 CLIENTS: Final = (1, 8, 32)
 MIB: Final = 1024 * 1024
+START_SECONDS: Final = 180
 TEXTS: Final = [
     "I love this product, it is wonderful",
     "This was a terrible experience and I want my money back",
@@ -109,11 +116,12 @@ def prepare_environment(contestant: Contestant) -> Path:
         return Path(sys.executable).parent
     directory = ENVIRONMENTS / contestant.name
     marker = directory / "packages.json"
-    wanted = json.dumps(contestant.packages)
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    wanted = json.dumps([python, *contestant.packages])
     if not marker.exists() or marker.read_text() != wanted:
         shutil.rmtree(directory, ignore_errors=True)
         uv = str(Path(sys.executable).parent / "uv")
-        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        print(f"Making the environment of {contestant.name}", file=sys.stderr, flush=True)
         subprocess.run([uv, "venv", "--quiet", "--python", python, str(directory)], check=True)
         install = [uv, "pip", "install", "--quiet", "--python", str(directory / "bin" / "python")]
         subprocess.run([*install, *contestant.packages], check=True)
@@ -151,20 +159,27 @@ def running(
         began = time.perf_counter()
         own_cores = os.sched_getaffinity(0)
         os.sched_setaffinity(0, cores)  # the child inherits it
-        process = subprocess.Popen(
-            [str(programs / program), *arguments],
-            cwd=ROOT if contestant.is_ours else PEERS,
-            env=environ,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        log = Path(directory, "log")
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [str(programs / program), *arguments],
+                cwd=ROOT if contestant.is_ours else PEERS,
+                env=environ,
+                stdout=subprocess.DEVNULL,
+                stderr=output,
+                start_new_session=True,
+            )
         os.sched_setaffinity(0, own_cores)
         try:
-            wait_for_answer(contestant, port, process)
+            try:
+                wait_for_answer(contestant, port, process)
+            except TimeoutError as problem:
+                tail = log.read_text(errors="replace")[-2000:]
+                raise SystemExit(f"{problem}; the end of what it said:\n{tail}") from None
             yield process, time.perf_counter() - began
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(15)
             with suppress(ProcessLookupError):
@@ -179,24 +194,27 @@ def make_body(contestant: Contestant, text: str) -> Any:
 
 def wait_for_answer(contestant: Contestant, port: int, process: subprocess.Popen[bytes]) -> None:
     """Ask until the answer is right."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + START_SECONDS
     request = render_request(contestant.path, make_body(contestant, TEXTS[0]))
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise SystemExit(f"{contestant.name} ended with {process.returncode}")
+            raise TimeoutError(f"{contestant.name} ended with {process.returncode}")
         try:
             with socket.create_connection(("127.0.0.1", port), 5) as connection:
                 connection.settimeout(30)
                 connection.sendall(request)
                 answer = connection.recv(65536)
                 while b"\r\n\r\n" not in answer or answer.endswith(b"\r\n\r\n"):
-                    answer += connection.recv(65536)
+                    piece = connection.recv(65536)
+                    if not piece:
+                        break
+                    answer += piece
                 if b" 200 " in answer[:16] and b"POSITIVE" in answer:
                     return
         except OSError:
             pass
         time.sleep(0.02)
-    raise SystemExit(f"{contestant.name} did not answer")
+    raise TimeoutError(f"{contestant.name} did not answer within {START_SECONDS} s")
 
 
 def read_resident_bytes(group: int) -> int:
@@ -214,36 +232,120 @@ def read_resident_bytes(group: int) -> int:
 
 def measure(contestants: Sequence[Contestant], *, rounds: int, seconds: float) -> dict[str, Measured]:
     """Measure all contestants, one after the other, in several rounds."""
+    for contestant in contestants:
+        prepare_environment(contestant)
     results = {contestant.name: Measured() for contestant in contestants}
-    available = sorted(os.sched_getaffinity(0))
-    servers_cores = set(available[:-1] or available)
-    os.sched_setaffinity(0, {available[-1]})
-    for number in range(rounds):
-        for contestant in contestants:
-            measured = results[contestant.name]
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            with running(contestant, port, servers_cores) as (process, start_seconds):
-                measured.start_seconds.append(start_seconds)
-                for clients in CLIENTS:
-                    for warm_up in (True, False):
-                        load = apply_load(
-                            port,
-                            contestant.path,
-                            TEXTS,
-                            make_body=lambda text, contestant=contestant: make_body(contestant, text),
-                            clients=clients,
-                            seconds=1 if warm_up else seconds,
-                        )
-                    measured.loads[clients].append(load)
-                measured.resident_bytes.append(read_resident_bytes(process.pid))
-            print(f"round {number + 1}: {contestant.name} {measured.loads[32][-1]}", flush=True)
+    available = os.sched_getaffinity(0)
+    *others, last = sorted(available)
+    os.sched_setaffinity(0, {last})
+    try:
+        for number in range(rounds):
+            for contestant in contestants:
+                measured = results[contestant.name]
+                measure_once(contestant, set(others) or available, measured, seconds=seconds)
+                print(
+                    f"round {number + 1}: {contestant.name} {measured.loads[32][-1]}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    finally:
+        os.sched_setaffinity(0, available)
     return results
 
 
-def render_section(results: Mapping[str, Measured], *, rounds: int, seconds: float) -> str:
+def measure_once(contestant: Contestant, cores: set[int], measured: Measured, *, seconds: float) -> None:
+    """Start a contestant, put every load on it, and add what came out."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with running(contestant, port, cores) as (process, start_seconds):
+        measured.start_seconds.append(start_seconds)
+        for clients in CLIENTS:
+            for warm_up in (True, False):
+                load = apply_load(
+                    port,
+                    contestant.path,
+                    TEXTS,
+                    make_body=lambda text: make_body(contestant, text),
+                    clients=clients,
+                    seconds=1 if warm_up else seconds,
+                )
+            measured.loads[clients].append(load)
+        measured.resident_bytes.append(read_resident_bytes(process.pid))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that was promised, and what it came to.
+
+    Args:
+        name: What it is.
+        measured: The ratio or the number.
+        promised: What it may be at most, or must be at least.
+        is_least: Whether `promised` is the least.
+        unit: `×` for ratios.
+    """
+
+    name: str
+    measured: float
+    promised: float
+    is_least: bool = False
+    unit: str = " ×"
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the promise holds."""
+        return self.measured >= self.promised if self.is_least else self.measured <= self.promised
+
+    def row(self) -> tuple[str, str, str, str]:
+        """The figure as a line of a table."""
+        sign = "≥" if self.is_least else "≤"
+        kept = "yes" if self.is_kept else "**no**"
+        return self.name, f"{self.measured:.3g}{self.unit}", f"{sign} {self.promised:.3g}{self.unit}", kept
+
+
+def plan_figures(results: Mapping[str, Measured], containers: Mapping[str, ContainerTimes]) -> list[Figure]:
+    """The promised figures, as far as what they are made of was measured."""
+    figures: list[Figure] = []
+    ours = results.get("constellation-onnx")
+    peers = [measured for name, measured in results.items() if not name.startswith("constellation")]
+    if ours is not None and peers:
+        best = min(peer.median(1, "median_ms") for peer in peers)
+        figures.append(
+            Figure(
+                "latency at 1 client: the best peer's / ours", best / ours.median(1, "median_ms"), 1.0, True
+            )
+        )
+        rate = "requests_per_second"
+        at_32 = ours.median(32, rate) / max(peer.median(32, rate) for peer in peers)
+        figures.append(Figure("throughput at 32 clients: ours / the best peer's", at_32, 1.5, True))
+        figures.append(Figure("requests of ours that failed under load", ours.failures, 0, unit=""))
+    if {"onnx", "transformers"} <= set(containers):
+        onnx, torch = containers["onnx"], containers["transformers"]
+        memory = statistics.median(onnx.resident_bytes) / statistics.median(torch.resident_bytes)
+        figures.append(Figure("resident memory: onnx / transformers, same model", memory, 1 / 3))
+    for runtime, times in containers.items():
+        if times.stops:
+            name = f"{runtime}: requests failed in {len(times.stops)} stops with 32 in flight"
+            figures.append(Figure(name, times.failed_stops, 0, unit=""))
+    return figures
+
+
+def render_section(
+    results: Mapping[str, Measured], containers: Mapping[str, ContainerTimes], machine: str
+) -> str:
     """The section of the results."""
+    figures = [figure.row() for figure in plan_figures(results, containers)]
+    parts = [machine, render_table(("figure", "measured", "promised", "kept"), figures)]
+    if results:
+        parts.append(render_servers(results))
+    if containers:
+        parts.append(render_containers(list(containers.values())))
+    return "\n".join(parts)
+
+
+def render_servers(results: Mapping[str, Measured]) -> str:
+    """The table of the servers."""
     rows = [
         [
             name,
@@ -266,50 +368,43 @@ def render_section(results: Mapping[str, Measured], *, rounds: int, seconds: flo
         "resident MiB",
         "failures",
     ]
-    text = describe_machine(f"{rounds} rounds of {seconds:g} s, medians") + "\n" + render_table(head, rows)
-    return text + "\n" + render_ratios(results)
-
-
-def render_ratios(results: Mapping[str, Measured]) -> str:
-    """What was promised, and what it came to."""
-    ours = results.get("constellation-onnx")
-    peers = [measured for name, measured in results.items() if not name.startswith("constellation")]
-    if ours is None or not peers:
-        return ""
-    at_one = min(peer.median(1, "median_ms") for peer in peers) / ours.median(1, "median_ms")
-    rate = "requests_per_second"
-    at_32 = ours.median(32, rate) / max(peer.median(32, rate) for peer in peers)
-    lines = [
-        f"* Latency at 1 client: the best peer takes {at_one:.2f} times as long (promised: at least 1).",
-        f"* Throughput at 32 clients: {at_32:.2f} times the best peer's (promised: at least 1.5).",
-    ]
-    theirs = results.get("constellation-transformers")
-    if theirs is not None:
-        memory = statistics.median(ours.resident_bytes) / statistics.median(theirs.resident_bytes)
-        start = statistics.median(ours.start_seconds) / statistics.median(theirs.start_seconds)
-        lines.append(
-            f"* onnx against transformers, the same model: {memory:.2f} of the memory, {start:.2f} of the time "
-            "to the first answer (promised: at most 0.33)."
-        )
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Measure, and write the section when everything was measured."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    return (
+        "Processes on the same weights, on all cores but the last, which the clients have; medians of the rounds. "
+        "litserve and bentoml serve the same ONNX graph with the same tokenizer and with batching on.\n\n"
+        + render_table(head, rows)
     )
-    parser.add_argument("--only", nargs="*", choices=[one.name for one in CONTESTANTS])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and write the section when everything was measured."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", choices=["servers", "containers"], help="one half only; RESULTS.md stays")
+    parser.add_argument("--contestants", nargs="+", choices=[one.name for one in CONTESTANTS])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4)
-    options = parser.parse_args()
-    chosen = [one for one in CONTESTANTS if not options.only or one.name in options.only]
-    results = measure(chosen, rounds=options.rounds, seconds=options.seconds)
-    section = render_section(results, rounds=options.rounds, seconds=options.seconds)
+    parser.add_argument("--seconds", type=float, default=4, help="of each load")
+    parser.add_argument("--stops", type=int, default=STOPS)
+    parser.add_argument("--no-record", action="store_true", help="leave RESULTS.md as it is")
+    options = parser.parse_args(argv)
+
+    machine = describe_machine(f"{options.rounds} rounds of {options.seconds:g} s")
+    chosen = [one for one in CONTESTANTS if one.name in (options.contestants or [one.name])]
+    results: dict[str, Measured] = {}
+    containers: dict[str, ContainerTimes] = {}
+    if options.only != "containers":
+        results = measure(chosen, rounds=options.rounds, seconds=options.seconds)
+    if options.only != "servers":
+        with open_workbench(say=lambda line: print(line, file=sys.stderr, flush=True)) as bench:
+            for runtime in ("onnx", "transformers"):
+                containers[runtime] = measure_container(
+                    bench, runtime, starts=options.rounds, stops=options.stops if runtime == "onnx" else 0
+                )
+    section = render_section(results, containers, machine)
     print(section)
-    if len(chosen) == len(CONTESTANTS):
+    if len(results) == len(CONTESTANTS) and containers and not options.no_record:
         record_section(TITLE, section)
+        print("Wrote benchmarks/RESULTS.md", file=sys.stderr)
+    return 0 if all(figure.is_kept for figure in plan_figures(results, containers)) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
