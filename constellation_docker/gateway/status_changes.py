@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 MOST_CHANGES = 200
 MOST_REMEMBERED = 10_000
 WAITING_CHANGES = 1000
+LONGEST_PAUSE_SECONDS = 30.0
 OVERLAP = timedelta(seconds=5)
 """Transactions and clocks differ by so much: each look begins so much before the end of the last one."""
 
@@ -95,16 +96,18 @@ class StatusChanges:
 
     async def _watch(self) -> None:
         moment = datetime.now(UTC)
+        pause = self._poll_seconds
         while self._listeners:
             began = datetime.now(UTC)
             try:
                 for change in await run_sync(self._look, moment - OVERLAP):
                     self._tell(change)
-                moment = began
+                moment, pause = began, self._poll_seconds
             except ConstellationError as error:
                 # What is missed now is told once both answer again: the moment stays where it is.
                 _log.warning("Changes of status cannot be looked for: %s", error)
-            await asyncio.sleep(self._poll_seconds)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
 
     def _tell(self, change: StatusChange) -> None:
         model_id = change.row.model_id
