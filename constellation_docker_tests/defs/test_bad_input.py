@@ -6,90 +6,17 @@ The domain rooms' own tests play every case in detail; here the sentence is foll
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from constellation_docker.cards import CardStore, ModelCard, ModelRow
-from constellation_docker.definitions import defs
 from constellation_docker.defs import tags
-from constellation_docker.engine import Engine
-from constellation_docker_tests.fixtures.engine import IMAGE_PREFIX, remove_names
+from constellation_docker_tests.fixtures.package_index import PackageIndex
+from constellation_docker_tests.fixtures.packager import Packager
 from constellation_docker_tests.fixtures.registry import RegistryServer
 from examples.make_version import commit_repository
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-
-@dataclass
-class Packager:
-    """Packages rows in this process, on the real engine."""
-
-    store: CardStore
-    instance: dg.DagsterInstance
-    directory: Path
-
-    def register(
-        self, repository: Path | str, *, version: str = "1", branch: str | None = None, **card: object
-    ) -> ModelRow:
-        """Add a row."""
-        return self.store.add(
-            ModelCard.from_registration(
-                {
-                    "model_name": "bad-day",
-                    "model_version": version,
-                    "repo_url": repository.as_uri() if isinstance(repository, Path) else repository,
-                    "branch": branch,
-                    "model_card": {"description": "", "data_used": "", "dependencies": [], **card},
-                }
-            )
-        )
-
-    def package(self, row: ModelRow) -> str:
-        """Run the job; the failed step's sentence, or nothing where it succeeded."""
-        self.instance.add_dynamic_partitions("model_versions", [row.key])
-        result = defs.resolve_job_def("package_model").execute_in_process(
-            instance=self.instance, partition_key=row.key, raise_on_error=False
-        )
-        sentences = [
-            event.step_failure_data.user_failure_data.description
-            if event.step_failure_data.user_failure_data
-            else f"UNEXPLAINED {event.step_failure_data.error}"
-            for event in result.all_events
-            if event.is_step_failure
-        ]
-        assert result.success == (not sentences)
-        return " ".join(str(sentence) for sentence in sentences)
-
-    def materialize(self, row: ModelRow, asset: str) -> None:
-        """Do what a click on one asset alone does."""
-        job = defs.get_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(asset)})
-        job.execute_in_process(instance=self.instance, partition_key=row.key)
-
-    def copy(self, example: str = "sentiment") -> Path:
-        """A copy of an example that may be spoilt."""
-        target = self.directory / f"repository-{len(list(self.directory.iterdir()))}"
-        shutil.copytree(EXAMPLES / example, target)
-        return target
-
-
-@pytest.fixture
-def packager(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Packager]:
-    repositories = tmp_path / "repositories"
-    repositories.mkdir()
-    monkeypatch.setenv("CONSTELLATION_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CONSTELLATION_SOURCE__ALLOWED_SCHEMES", '["https", "file"]')
-    monkeypatch.setenv("CONSTELLATION_VERIFICATION__READY_DEADLINE_SECONDS", "5")
-    monkeypatch.setenv("CONSTELLATION_BUILD__IMAGE_PREFIX", IMAGE_PREFIX)
-    with (
-        CardStore.open(f"sqlite:///{tmp_path}/home/cards.db") as store,
-        dg.DagsterInstance.ephemeral() as instance,
-    ):
-        yield Packager(store, instance, repositories)
-    remove_names(engine, f"{IMAGE_PREFIX}/bad-day:")
 
 
 def spoil_python(repository: Path) -> None:
@@ -129,6 +56,22 @@ def never_get_ready(repository: Path) -> None:
     )
 
 
+def call_home_at_start(repository: Path) -> None:
+    (repository / "handler.py").write_text(
+        "import urllib.request\nclass EndpointHandler:\n"
+        "    def __init__(self, path=''):\n        urllib.request.urlopen('https://huggingface.co', timeout=2)\n"
+        "    def __call__(self, data):\n        return []\n"
+    )
+
+
+def answer_rubbish(repository: Path) -> None:
+    (repository / "handler.py").write_text(
+        "class EndpointHandler:\n"
+        "    def __init__(self, path=''):\n        pass\n"
+        "    def __call__(self, data):\n        return {'rubbish': 'the moon is made of cheese'}\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
@@ -138,7 +81,8 @@ def never_get_ready(repository: Path) -> None:
         (ask_for_what_does_not_exist, ["constellation-no-such-package-at-all", "requirements.txt:1"]),
         (ask_for_what_conflicts, ["idna==3.6", "idna==3.7"]),
         (raise_at_start, ["the moon is full"]),
-        (never_get_ready, ["ready", "5"]),
+        (call_home_at_start, ["wants the network", "Put what it fetches into the repository"]),
+        (answer_rubbish, ["5 of 5 examples went wrong", "Praise, Complaint", "Expected a list"]),
     ],
 )
 def test_a_bad_repository_ends_with_one_sentence_and_a_corrected_one_is_published(
@@ -159,6 +103,21 @@ def test_a_bad_repository_ends_with_one_sentence_and_a_corrected_one_is_publishe
     assert packager.store.get(row.model_id).published_at is not None
 
 
+def test_a_model_that_never_gets_ready_is_given_up_after_its_deadline_and_a_quick_one_is_published(
+    packager: Packager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = packager.copy()
+    never_get_ready(repository)
+    row = packager.register(repository)
+    with monkeypatch.context() as impatient:
+        impatient.setenv("CONSTELLATION_VERIFICATION__READY_DEADLINE_SECONDS", "5")
+        sentence = packager.package(row)
+    assert "bad-day@1" in sentence and "not ready after 5 s" in sentence
+    assert packager.store.get(row.model_id).published_at is None
+    corrected = packager.register(packager.copy(), description="corrected")
+    assert packager.package(corrected) == ""
+
+
 def test_a_repository_that_does_not_exist_and_a_branch_that_is_gone_are_named(packager: Packager) -> None:
     nowhere = packager.register(packager.directory / "nowhere")
     assert "nowhere" in packager.package(nowhere)
@@ -174,6 +133,22 @@ def test_a_scheme_that_is_not_allowed_is_refused_with_the_setting_that_allows_it
     monkeypatch.setenv("CONSTELLATION_SOURCE__ALLOWED_SCHEMES", '["https"]')
     sentence = packager.package(packager.register(packager.copy()))
     assert "allowed_schemes" in sentence
+
+
+def test_a_source_distribution_that_fails_to_build_is_named_with_its_own_words(
+    packager: Packager, package_index: PackageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONSTELLATION_INDEX__EXTRA_URLS", f'["{package_index.url}"]')
+    monkeypatch.setenv("CONSTELLATION_BUILD__NETWORK", "host")  # the index listens on this machine's loopback
+    package_index.add_source("moonlight", "1.0", "raise SystemExit('the moon is new')")
+    repository = packager.copy()
+    (repository / "requirements.txt").write_text("moonlight==1.0\n")
+    row = packager.register(repository)
+    sentence = packager.package(row)
+    assert "bad-day@1" in sentence and "moonlight==1.0" in sentence and "the moon is new" in sentence
+    assert packager.store.get(row.model_id).published_at is None
+    corrected = packager.register(packager.copy(), description="corrected")
+    assert packager.package(corrected) == ""
 
 
 def test_a_failing_dockerfile_is_told_with_its_step(packager: Packager) -> None:

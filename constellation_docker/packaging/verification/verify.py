@@ -8,10 +8,9 @@ import json
 import tarfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 
-from constellation_docker.cards import ModelCard, duration_seconds
+from constellation_docker.cards import ModelCard
 from constellation_docker.engine import Engine, EngineError, EngineUnreachable, NotFound
 from constellation_docker.packaging.image import BuiltImage
 from constellation_docker.packaging.verification.answers import label_mismatch, misfit_of
@@ -21,7 +20,6 @@ from constellation_docker.packaging.verification.container import (
     render_relay,
 )
 from constellation_docker.packaging.verification.examples import (
-    Example,
     ExampleAnswer,
     ask_examples,
     plan_examples,
@@ -40,6 +38,7 @@ from constellation_docker.packaging.verification.probes import (
 from constellation_docker.packaging.verification.readiness import explain_start, wait_until_ready
 from constellation_docker.packaging.verification.relay import Relay
 from constellation_docker.packaging.verification.report import CheckResult, VerificationReport, shortened
+from constellation_docker.packaging.verification.trial import Trial
 from constellation_docker.settings import VerificationSettings
 
 LOG_LINES = 100
@@ -51,42 +50,6 @@ EXAMPLES = "answers_examples"
 MALFORMED = "rejects_malformed_input"
 IN_FLIGHT = "finishes_request_in_flight"
 CHECKS = (STARTS, READY, EXAMPLES, MALFORMED, IN_FLIGHT)
-
-
-@dataclass
-class _Trial:
-    """One verification under way."""
-
-    image: BuiltImage
-    card: ModelCard
-    engine: Engine
-    settings: VerificationSettings
-    on_line: Callable[[str], None]
-    run_id: str
-    began: float = field(default_factory=time.time)
-    container: str = ""
-    results: list[CheckResult] = field(default_factory=list)
-    answered: list[Example] = field(default_factory=list)
-
-    @property
-    def deadline_seconds(self) -> float:
-        """Longest until ready: the card's, or else the setting's."""
-        own = self.card.serving.deploy.healthy_deadline
-        return duration_seconds(own) if own else self.settings.ready_deadline_seconds
-
-    @property
-    def expires_at(self) -> float:
-        """When all of it must be over, in seconds since 1970."""
-        one = self.settings.request_timeout_seconds + 30
-        grace = grace_of(self.card, self.settings.stop_grace_seconds)
-        return self.began + self.deadline_seconds + one * (self.settings.max_examples + 10) + grace
-
-    def note(self, result: CheckResult) -> bool:
-        """Keep a check's result and tell of it. Returns whether it passed."""
-        self.results.append(result)
-        mark = "skipped" if result.is_skipped else "passed" if result.passed else "FAILED"
-        self.on_line(f"{result.name}: {mark} in {result.seconds:.1f} s. {result.message}")
-        return result.passed
 
 
 def verify_image(
@@ -114,10 +77,10 @@ def verify_image(
         The five checks, always in the same order; what could not be reached is marked as skipped.
 
     Raises:
-        EngineUnreachable: The engine went away (transient). What the image does wrong is never raised.
+        EngineUnreachable: The engine went away, or was restarted in the middle (transient). What the image does wrong is never raised.
     """
     started = time.monotonic()
-    trial = _Trial(image, card, engine, settings, on_line, run_id=uuid.uuid4().hex[:12])
+    trial = Trial(image, card, engine, settings, on_line, run_id=uuid.uuid4().hex[:12])
     log = ""
     remove_stale_verifications(engine)
     try:
@@ -145,25 +108,23 @@ def verify_image(
     )
 
 
-def _run_checks(trial: _Trial, stack: contextlib.ExitStack) -> None:
-    relays: list[Relay] = []
-
+def _run_checks(trial: Trial, stack: contextlib.ExitStack) -> None:
     def open_relay() -> Relay:
-        relay = stack.enter_context(_relay_beside(trial))
-        relays.append(relay)
-        return relay
+        trial.relay = stack.enter_context(_relay_beside(trial))
+        return trial.relay
 
     if not _becomes_ready(trial, open_relay):
         return
-    relay = relays[0]
+    relay = trial.relay
+    assert relay is not None
     _answers_examples(trial, relay)
-    if _is_still_up(trial):
+    if trial.is_still_up():
         _rejects_malformed(trial, relay)
-    if _is_still_up(trial):
+    if trial.is_still_up():
         _stops(trial)
 
 
-def _starts(trial: _Trial) -> bool:
+def _starts(trial: Trial) -> bool:
     started = time.monotonic()
     config = render_container(
         trial.image,
@@ -199,7 +160,7 @@ def _starts(trial: _Trial) -> bool:
     )
 
 
-def _becomes_ready(trial: _Trial, open_relay: Callable[[], Relay]) -> bool:
+def _becomes_ready(trial: Trial, open_relay: Callable[[], Relay]) -> bool:
     ready = wait_until_ready(
         trial.engine,
         trial.container,
@@ -220,7 +181,7 @@ def _becomes_ready(trial: _Trial, open_relay: Callable[[], Relay]) -> bool:
     )
 
 
-def _answers_examples(trial: _Trial, relay: Relay) -> bool:
+def _answers_examples(trial: Trial, relay: Relay) -> bool:
     task = None if trial.image.has_own_server and not trial.card.widget else _task_of(trial)
     examples = plan_examples(
         trial.card, task, most=trial.settings.max_examples, read_file=lambda path: _model_file(trial, path)
@@ -239,7 +200,7 @@ def _answers_examples(trial: _Trial, relay: Relay) -> bool:
         answers = ask_examples(
             address, examples, timeout_seconds=limit, seconds_in_all=limit * len(examples) + 30
         )
-    problems = [f"{answer.example.name}: {problem}" for answer in answers if (problem := _problem_of(answer))]
+    problems = [(answer.example.name, problem) for answer in answers if (problem := _problem_of(answer))]
     trial.answered = [answer.example for answer in answers if not answer.error]
     return trial.note(
         CheckResult(
@@ -251,12 +212,20 @@ def _answers_examples(trial: _Trial, relay: Relay) -> bool:
                 "\n".join(f"{answer.received}  ({answer.seconds:.3f} s)" for answer in answers)
             ),
             message=(
-                f"{len(problems)} of {len(answers)} examples went wrong: {'; '.join(problems)[:1500]}."
+                f"{len(problems)} of {len(answers)} examples went wrong: {_listed(problems)[:1500]}."
                 if problems
                 else f"Answered {len(answers)} of {len(answers)} examples through the Hugging Face client."
             ),
         )
     )
+
+
+def _listed(problems: Sequence[tuple[str, str]]) -> str:
+    """What went wrong with which examples; what went wrong with several is said once."""
+    names: dict[str, list[str]] = {}
+    for name, problem in problems:
+        names.setdefault(problem, []).append(name)
+    return "; ".join(f"{', '.join(which)}: {problem}" for problem, which in names.items())
 
 
 def _problem_of(answer: ExampleAnswer) -> str | None:
@@ -267,7 +236,7 @@ def _problem_of(answer: ExampleAnswer) -> str | None:
     )
 
 
-def _rejects_malformed(trial: _Trial, relay: Relay) -> bool:
+def _rejects_malformed(trial: Trial, relay: Relay) -> bool:
     if trial.image.has_own_server:
         return trial.note(
             CheckResult(
@@ -300,7 +269,7 @@ def _rejects_malformed(trial: _Trial, relay: Relay) -> bool:
     )
 
 
-def _stops(trial: _Trial) -> bool:
+def _stops(trial: Trial) -> bool:
     grace = grace_of(trial.card, trial.settings.stop_grace_seconds)
     example = choose_held_example(trial.answered)
     if trial.image.has_own_server or example is None:
@@ -333,12 +302,12 @@ def _stops(trial: _Trial) -> bool:
     )
 
 
-def _task_of(trial: _Trial) -> str | None:
+def _task_of(trial: Trial) -> str | None:
     return trial.image.labels.get("constellation.task") or trial.card.task
 
 
 @contextlib.contextmanager
-def _relay_beside(trial: _Trial) -> Iterator[Relay]:
+def _relay_beside(trial: Trial) -> Iterator[Relay]:
     limit = trial.settings.request_timeout_seconds
     config = render_relay(trial.image, trial.container, run_id=trial.run_id, expires_at=trial.expires_at)
     name = f"constellation-verify-{trial.run_id}-relay"
@@ -349,12 +318,7 @@ def _relay_beside(trial: _Trial) -> Iterator[Relay]:
         )
 
 
-def _is_still_up(trial: _Trial) -> bool:
-    facts = trial.engine.container(trial.container)
-    return bool(facts and facts["State"].get("Running"))
-
-
-def _user(trial: _Trial) -> str:
+def _user(trial: Trial) -> str:
     """The container's user; a name is looked up in its own /etc/passwd, as a name may well mean root."""
     facts = trial.engine.container(trial.container) or {}
     user = str((facts.get("Config") or {}).get("User") or "root")
@@ -369,11 +333,11 @@ def _user(trial: _Trial) -> str:
     return user
 
 
-def _model_file(trial: _Trial, path: str) -> bytes | None:
+def _model_file(trial: Trial, path: str) -> bytes | None:
     return _file(trial, f"/model/{path}")
 
 
-def _file(trial: _Trial, path: str) -> bytes | None:
+def _file(trial: Trial, path: str) -> bytes | None:
     try:
         packed = trial.engine.get_archive(trial.container, path)
     except NotFound:
@@ -390,7 +354,7 @@ def _shown(request: Malformed) -> str:
     return f"{request.name}: {request.body!r}"
 
 
-def _log(trial: _Trial) -> str:
+def _log(trial: Trial) -> str:
     with contextlib.suppress(NotFound):
         return trial.engine.logs(trial.container, tail=LOG_LINES)
     return ""
