@@ -13,6 +13,7 @@ import httpx
 import pytest
 import trustme
 
+from constellation_docker.defs.environment import Environment as WatchedEnvironment
 from constellation_docker.rollout import (
     HaproxyBalancer,
     InvalidCertificate,
@@ -24,7 +25,7 @@ from constellation_docker.rollout import (
 )
 from constellation_docker.rollout.certificates import certificate_names
 from constellation_docker.rollout.observed import balancer_name
-from constellation_docker.settings import EnvironmentSettings
+from constellation_docker.settings import EnvironmentSettings, Settings
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.debian import require_program
 from constellation_docker_tests.fixtures.tiny_service import Clients, Environment
@@ -140,7 +141,19 @@ def test_a_certificate_by_reference_takes_the_place_of_another_without_a_reload(
     assert clients.failures == []
     assert _process_id(secure) == process
 
+    # What the comparison of what runs with what is wanted does by itself.
+    seen: list[str] = []
+    settings = Settings(environments={secure.name: secure.settings})
+    watched = WatchedEnvironment(secure.name, settings, secure.engine)
+    watched.keep_certificate(secure.file, seen.append)
+    assert seen == []
+    give(own)
+    watched.keep_certificate(secure.file, seen.append)
+    assert len(seen) == 1 and "shows a new certificate, good until" in seen[0]
+
     monkeypatch.setenv("MODELS_CERTIFICATE", "nonsense")
+    watched.keep_certificate(secure.file, seen.append)
+    assert "keeps the certificate that it has" in seen[1]
     with pytest.raises(InvalidCertificate, match="env:MODELS_CERTIFICATE cannot be read"):
         renew_certificate(secure.file, engine=secure.engine, settings=secure.settings)
     assert _answers(secure, trusted)
