@@ -120,7 +120,7 @@ def running_container(engine: Engine, image: BuiltImage) -> Iterator[tuple[Conta
         "Image": image.tag,
         "Labels": LABELS,
         "Env": [f"SERVING_GRACE_SECONDS={GRACE_SECONDS}"],
-        "HostConfig": {"ReadonlyRootfs": True, "CapDrop": ["ALL"]},
+        "HostConfig": {"ReadonlyRootfs": True, "CapDrop": ["ALL"], "Tmpfs": {"/tmp": ""}},
     }
     container = engine.create_container(f"constellation-benchmark-{secrets.token_hex(6)}", config)
     try:
@@ -130,12 +130,13 @@ def running_container(engine: Engine, image: BuiltImage) -> Iterator[tuple[Conta
         networks = facts["NetworkSettings"]["Networks"].values()
         server = ContainerServer(next(item["IPAddress"] for item in networks), image.port)
         while server.ask(TEXT) != 200:
-            if time.perf_counter() - began > ANSWER_SECONDS:
+            is_running = (engine.container(container) or {})["State"]["Running"]
+            if not is_running or time.perf_counter() - began > ANSWER_SECONDS:
                 raise TimeoutError(
                     f"The container of {image.tag} does not answer at {server.host}:{server.port}:\n"
                     f"{engine.logs(container)[-2000:]}"
                 )
-            time.sleep(0.01)
+            time.sleep(0.02)
         yield server, time.perf_counter() - began, container
     finally:
         engine.remove(container, force=True)
