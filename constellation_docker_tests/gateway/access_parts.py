@@ -40,9 +40,11 @@ class OpenGateway:
 
 
 @contextmanager
-def open_gateway(home: Path, **gateway: Any) -> Iterator[OpenGateway]:
+def open_gateway(home: Path, database_url: str | None = None, **gateway: Any) -> Iterator[OpenGateway]:
     """A gateway with these settings of its section."""
-    settings = Settings(home=home, gateway=GatewaySettings(**{"webserver_url": NOWHERE, **gateway}))
+    settings = Settings(
+        home=home, database_url=database_url, gateway=GatewaySettings(**{"webserver_url": NOWHERE, **gateway})
+    )
     app = create_app(settings)
     with TestClient(app, base_url=ORIGIN, client=("127.0.0.1", 50000), follow_redirects=False) as client:
         yield OpenGateway(client, app.state.ports.access)

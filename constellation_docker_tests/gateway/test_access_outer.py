@@ -17,6 +17,7 @@ from constellation_docker.gateway.access.authentication import is_loopback
 from constellation_docker.gateway.access.outer import allowed_hosts
 from constellation_docker.gateway.access.principal import Role
 from constellation_docker.settings import GatewaySettings
+from constellation_docker_tests.fixtures.postgres import PostgresCluster
 from constellation_docker_tests.gateway.access_parts import (
     OpenGateway,
     audit_lines,
@@ -282,6 +283,24 @@ def test_only_where_it_is_set_and_nobody_has_a_key_is_this_machine_trusted(tmp_p
         assert gateway.client.get("/docs").status_code == 401
     with open_gateway(tmp_path / "wide", allow_local=True, bind="0.0.0.0") as wide:
         assert wide.client.get("/docs").status_code == 401
+
+
+def test_while_the_store_is_down_nobody_is_let_in_and_nobody_is_called_unknown(
+    tmp_path: Path, postgres: PostgresCluster, postgres_url: str
+) -> None:
+    with open_gateway(tmp_path, postgres_url) as gateway:
+        headers = bearer(gateway.key())
+        assert gateway.client.get("/docs", headers=headers).status_code == 200
+        postgres.stop()
+        try:
+            answer = gateway.client.get("/docs", headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert str(postgres.directory) not in answer.text
+            assert gateway.client.get("/health").status_code == 200
+        finally:
+            postgres.start()
+        assert gateway.client.get("/docs", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
