@@ -18,7 +18,7 @@ from constellation_docker.serving.loading import load_model
 from constellation_docker.serving.model import Call, LoadFailed, RawAnswer, Request, ServingError
 from constellation_docker.serving.strict_json import render_json
 from constellation_docker_tests.fixtures.deadline import wait_for
-from constellation_docker_tests.fixtures.inference_server import InferenceServer
+from constellation_docker_tests.fixtures.inference_server import InferenceServer, StartServer
 from constellation_docker_tests.fixtures.model_server import ServeModel
 
 HANDLER = """
@@ -112,6 +112,23 @@ class EndpointHandler:
     def __call__(self, data):
         time.sleep(data.get("seconds", 0))
         return data
+"""
+
+LEAKY_HANDLER = """
+import os, resource
+class EndpointHandler:
+    def __init__(self, path=""):
+        self.kept = []
+        own = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (own + 300_000_000,) * 2)
+        files = len(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files + 30,) * 2)
+    def __call__(self, data):
+        if data["inputs"] == "memory":
+            self.kept.append(bytearray(40_000_000))
+        if data["inputs"] == "files":
+            self.kept.append(os.open("/dev/null", os.O_RDONLY))
+        return len(self.kept)
 """
 
 
@@ -293,6 +310,25 @@ def test_the_server_survives_a_handler_that_exits_raises_or_blocks(serve_model: 
     assert slow.post({"seconds": 1.5}).status_code == 504
     assert slow.get("/live").status_code == 200
     wait_for(lambda: slow.post({"seconds": 0}).status_code == 200, what="the end of the slow call")
+
+
+@pytest.mark.parametrize(("leak", "says"), [("memory", "MemoryError"), ("files", "OSError")])
+def test_the_server_outlives_what_a_handler_leaks(
+    write, start_server: StartServer, tmp_path: Path, leak: str, says: str
+) -> None:
+    """Up to the process's limits: the calls that need more fail, others and the server go on."""
+    config = tmp_path / "serving.json"
+    config.write_text(json.dumps({"runtime": "custom", "model_path": str(write(LEAKY_HANDLER))}))
+    server = start_server(
+        "constellation_docker.serving", environ={"CONSTELLATION_SERVING_CONFIG": str(config)}
+    )
+    with server.client() as client:
+        statuses = [client.post("/", json={"inputs": leak}).status_code for _ in range(40)]
+        assert statuses[0] == 200
+        assert statuses[-1] == 500
+        assert client.post("/", json={"inputs": "nothing"}).status_code == 200
+        assert client.get("/ready").status_code == 200
+    assert says in json.dumps(server.wait_for_event("model_fault")[0])
 
 
 def test_the_real_client_reaches_a_handler(serve_model: ServeModel, write) -> None:
