@@ -135,7 +135,7 @@ def test_a_scheme_that_is_not_allowed_is_refused_with_the_setting_that_allows_it
     assert "allowed_schemes" in sentence
 
 
-def test_a_source_distribution_that_fails_to_build_is_named_with_its_own_words(
+def test_a_source_distribution_that_fails_to_build_is_named_with_its_line_and_the_remedy(
     packager: Packager, package_index: PackageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CONSTELLATION_INDEX__EXTRA_URLS", f'["{package_index.url}"]')
@@ -145,7 +145,8 @@ def test_a_source_distribution_that_fails_to_build_is_named_with_its_own_words(
     (repository / "requirements.txt").write_text("moonlight==1.0\n")
     row = packager.register(repository)
     sentence = packager.package(row)
-    assert "bad-day@1" in sentence and "moonlight==1.0" in sentence and "the moon is new" in sentence
+    assert "bad-day@1: moonlight 1.0 (requirements.txt:1) has no wheel" in sentence
+    assert "does not build" in sentence and "wheelhouse" in sentence
     assert packager.store.get(row.model_id).published_at is None
     corrected = packager.register(packager.copy(), description="corrected")
     assert packager.package(corrected) == ""
