@@ -14,6 +14,7 @@ from sqlalchemy import Engine as SqlEngine
 from sqlalchemy import create_engine, event, text
 
 from constellation_docker.cards import CardStore, ModelCard, Publication
+from constellation_docker.cards.launch_guards import LaunchGuards, packaging_subject
 from constellation_docker.defs import schedules, sensors, tags
 from constellation_docker.defs.notices import NotificationFailed
 from constellation_docker.defs.resources import CardStoreResource, SettingsResource
@@ -109,6 +110,25 @@ def test_a_published_model_is_put_on_the_board_even_if_its_run_was_killed_before
         for addition in result.dynamic_partitions_requests or []
     }
     assert additions == {"model_versions": ["sentiment@1", "waiting@1"], "models": ["sentiment"]}
+
+
+def test_what_a_gateway_is_launching_is_left_to_it_and_not_lost(
+    store: CardStore, instance: dg.DagsterInstance, database: str
+) -> None:
+    guards = LaunchGuards(store.database)
+    subject = packaging_subject("sentiment@1")
+    assert guards.take([subject], holder="a gateway", seconds=600) == {subject}
+    register(store)
+    age(database)
+    result = tick(instance)
+    assert isinstance(result, dg.SensorResult)
+    assert (result.run_requests, result.cursor) == ([], None)
+    guards.give_up(subject, holder="a gateway")
+    later = tick(instance, result.cursor)
+    assert isinstance(later, dg.SensorResult)
+    assert [request.partition_key for request in later.run_requests or []] == ["sentiment@1"]
+    # And the other way: what the sensor has asked for is not launched by a gateway meanwhile.
+    assert guards.take([subject], holder="a gateway", seconds=600) == set()
 
 
 def test_a_tick_that_is_repeated_before_its_runs_exist_asks_with_the_same_run_key(
