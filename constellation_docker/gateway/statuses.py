@@ -178,6 +178,8 @@ def _service_status(row: ModelRow | InvalidRow, facts: ServiceFacts) -> ServiceS
     status, error, run = _carried_out(wish, facts.runs)
     moments = [wish.updated_at, *([moment_of(run)] if run is not None else [])]
     is_wanted = wish.state == "running"
+    if is_wanted and deployed_at is not None:
+        moments.append(deployed_at)
     return ServiceStatus(
         environment=facts.environment,
         status=status,
