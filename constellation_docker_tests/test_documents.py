@@ -19,7 +19,9 @@ def test_the_configuration_page_is_made_from_the_settings() -> None:
     assert page == render_page(), "run `make docs`"
 
 
-@pytest.mark.parametrize("operation", ["ADD_PARTITION", "LAUNCH", "RUN", "RUNS", "LOGS", "TERMINATE"])
+@pytest.mark.parametrize(
+    "operation", ["ADD_PARTITION", "LAUNCH", "ADD_AND_LAUNCH", "RUN", "RUNS", "LOGS", "TERMINATE"]
+)
 def test_the_graphql_page_holds_the_operations_that_the_client_sends(operation: str) -> None:
     page = (ROOT / "docs" / "graphql.md").read_text(encoding="utf-8")
     assert getattr(dagster_client, operation).strip() in page

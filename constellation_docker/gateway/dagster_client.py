@@ -43,6 +43,23 @@ mutation Launch($execution: ExecutionParams!) {
   }
 }"""
 
+ADD_AND_LAUNCH = """
+mutation AddAndLaunch($repository: RepositorySelector!, $definition: String!, $key: String!, $execution: ExecutionParams!) {
+  addDynamicPartition(repositorySelector: $repository, partitionsDefName: $definition, partitionKey: $key) {
+    __typename
+    ... on PythonError { message }
+    ... on UnauthorizedError { message }
+  }
+  launchRun(executionParams: $execution) {
+    __typename
+    ... on LaunchRunSuccess { run { runId status } }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on PipelineNotFoundError { message }
+    ... on UnauthorizedError { message }
+    ... on PythonError { message }
+  }
+}"""
+
 RUN = """
 query Run($id: ID!) {
   runOrError(runId: $id) {
@@ -214,14 +231,8 @@ class DagsterClient:
             LaunchRefused: There is no such partitions definition.
             DagsterUnavailable: No answer, or an error inside Dagster.
         """
-        answer = self._query(
-            ADD_PARTITION, {"repository": self._selector(), "definition": definition, "key": key}
-        )["addDynamicPartition"]
-        if answer["__typename"] not in {"AddDynamicPartitionSuccess", "DuplicateDynamicPartitionError"}:
-            raise LaunchRefused(
-                f"The partition {key!r} could not be added to {definition}: {answer.get('message', answer['__typename'])}",
-                remedy="Check the name of the partitions definition, and that the webserver is not read-only.",
-            )
+        variables = {"repository": self._selector(), "definition": definition, "key": key}
+        _check_added(self._query(ADD_PARTITION, variables)["addDynamicPartition"], definition, key)
 
     def package(self, key: str, *, tags: Mapping[str, str] | None = None) -> str:
         """Package a model version, adding its partition first, and return the run's id.
@@ -230,8 +241,7 @@ class DagsterClient:
             key: `name@version`, as in the card store.
             tags: Further tags for the run.
         """
-        self.add_partition("model_versions", key)
-        return self.launch("package_model", partition=key, tags=tags)
+        return self.launch("package_model", partition=key, tags=tags, adding=("model_versions", key))
 
     def deploy(
         self,
@@ -250,10 +260,13 @@ class DagsterClient:
                 already, or the newest published version.
             tags: Further tags for the run.
         """
-        self.add_partition("models", model)
         run_config = {"ops": {"deployment": {"config": dict(config)}}} if config else {}
         return self.launch(
-            "deploy_model", partition=f"{environment}|{model}", run_config=run_config, tags=tags
+            "deploy_model",
+            partition=f"{environment}|{model}",
+            run_config=run_config,
+            tags=tags,
+            adding=("models", model),
         )
 
     def launch(
@@ -263,15 +276,17 @@ class DagsterClient:
         partition: str | None = None,
         run_config: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
+        adding: tuple[str, str] | None = None,
     ) -> str:
         """Launch a job and return the run's id.
 
         Args:
             job: `package_model`, `deploy_model`, `delete_model`, `pull_image` or `push_image`.
             partition: `name@version` for packaging, `environment|name` for deploying, none for the others.
-                It must exist: see `add_partition`.
+                It must exist: see `adding`, and `add_partition`.
             run_config: Configuration of the job's ops.
             tags: Further tags for the run, such as `constellation/requested_by`.
+            adding: A partitions definition and the key that is added to it in the same call, before the launch.
 
         Raises:
             LaunchRefused: Dagster refused the job, its configuration or the partition.
@@ -288,7 +303,7 @@ class DagsterClient:
             "runConfigData": run_config or {},
             "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in all_tags.items()]},
         }
-        answer = self._query(LAUNCH, {"execution": execution})["launchRun"]
+        answer = self._launch(execution, adding)
         if answer["__typename"] == "LaunchRunSuccess":
             return str(answer["run"]["runId"])
         reasons = "; ".join(error["message"] for error in answer.get("errors", [])) or answer.get(
@@ -301,6 +316,23 @@ class DagsterClient:
         raise LaunchRefused(
             f"Dagster refused to launch {job}: {reasons}", remedy="Correct the launch; see docs/graphql.md."
         )
+
+    def _launch(self, execution: Mapping[str, Any], adding: tuple[str, str] | None) -> dict[str, Any]:
+        if adding is None:
+            answer: dict[str, Any] = self._query(LAUNCH, {"execution": execution})["launchRun"]
+            return answer
+        definition, key = adding
+        variables = {"repository": self._selector(), "definition": definition, "key": key}
+        answers = self._query(ADD_AND_LAUNCH, variables | {"execution": execution})
+        answer = answers["launchRun"]
+        try:
+            _check_added(answers["addDynamicPartition"], definition, key)
+        except LaunchRefused:
+            # Dagster launches all the same, and the run would fail for want of its partition.
+            if answer["__typename"] == "LaunchRunSuccess":
+                self.terminate(str(answer["run"]["runId"]))
+            raise
+        return answer
 
     def run(self, run_id: str) -> Run | None:
         """One run by its id."""
@@ -410,6 +442,14 @@ def _run(answer: Mapping[str, Any]) -> Run:
         started_at=answer["startTime"],
         ended_at=answer["endTime"],
     )
+
+
+def _check_added(answer: Mapping[str, Any], definition: str, key: str) -> None:
+    if answer["__typename"] not in {"AddDynamicPartitionSuccess", "DuplicateDynamicPartitionError"}:
+        raise LaunchRefused(
+            f"The partition {key!r} could not be added to {definition}: {answer.get('message', answer['__typename'])}",
+            remedy="Check the name of the partitions definition, and that the webserver is not read-only.",
+        )
 
 
 def _has_loaded(answer: Mapping[str, Any]) -> bool:

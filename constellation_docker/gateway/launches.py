@@ -159,7 +159,11 @@ class Launches:
 
     def _launch(self, launch: Launch) -> str:
         return self._dagster.launch(
-            launch.job, partition=launch.partition, run_config=launch.run_config, tags=launch.tags
+            launch.job,
+            partition=launch.partition,
+            run_config=launch.run_config,
+            tags=launch.tags,
+            adding=launch.definition,
         )
 
     def _find(self, launch: Launch, came: datetime) -> Run | None:
