@@ -216,11 +216,9 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's process is there. One of another machine is believed to be."""
+        """Whether the run's process is there. One of another machine, or of another launcher, is believed to be."""
         worker = Worker.of_run(run)
-        if worker is None:
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, msg="No process was written down for it.")
-        if worker.is_alive or not worker.is_here:
+        if worker is None or worker.is_alive or not worker.is_here:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(
             WorkerStatus.NOT_FOUND, msg=f"Its process {worker.process_id} is gone without a word."
