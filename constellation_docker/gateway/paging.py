@@ -11,6 +11,7 @@ import binascii
 from dataclasses import dataclass
 
 from constellation_docker.cards.rows import InvalidRow, ModelRow
+from constellation_docker.gateway.deadline import deadline
 from constellation_docker.gateway.errors import GatewayError
 from constellation_docker.gateway.overview import read_facts
 from constellation_docker.gateway.ports import Ports
@@ -50,7 +51,17 @@ def read_page(
         selection: Which versions.
         after: The key of the last version that was looked at before.
         limit: Most versions.
+
+    Raises:
+        StoreUnavailable, DagsterUnavailable: One of them does not answer, in the time that one answer may take.
     """
+    with deadline(ports.settings.gateway.webserver_timeout_seconds):
+        return _read_batches(ports, selection, after, limit)
+
+
+def _read_batches(
+    ports: Ports, selection: Selection, after: str | None, limit: int
+) -> tuple[list[tuple[ModelRow | InvalidRow, VersionStatus]], str | None]:
     found: list[tuple[ModelRow | InvalidRow, VersionStatus]] = []
     batch = limit if selection.status is None else max(limit, SMALLEST_BATCH)
     for _ in range(1 if selection.status is None else MOST_BATCHES):
