@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from constellation_docker.settings import (
     SourceSettings,
     VerificationSettings,
 )
+from constellation_docker_tests.fixtures.deadline import wait_for
+from constellation_docker_tests.fixtures.engine import IMAGE_PREFIX, TEST_LABEL
 from constellation_docker_tests.fixtures.registry import RegistryServer
 from constellation_docker_tests.packaging.images import MODEL_ID
 
@@ -101,6 +105,24 @@ def test_the_sentiment_example_becomes_a_verified_published_image(
     published = publish_image(image, card, engine, settings, ignore)
     assert anonymous_registry.digest_of("models/examples-sentiment", "1.0.0") == published.digest
     engine.remove_image(f"{published.repository}:{published.tag}")
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1.0, 1), (0.5, 1)])
+def test_threads_follow_the_containers_limit_of_processors(
+    package: Package, engine: Engine, cpus: float, threads: int
+) -> None:
+    _, image, _ = package("sentiment")
+    config = {
+        "Image": image.image_id,
+        "Labels": {TEST_LABEL: "threads"},
+        "HostConfig": {"NanoCpus": int(cpus * 1e9), "NetworkMode": "none", "Tmpfs": {"/tmp": ""}},
+    }
+    with engine.temporary_container(f"{IMAGE_PREFIX}-{uuid.uuid4().hex[:8]}", config) as container:
+        engine.start(container)
+        log = wait_for(
+            lambda: text if '"listening"' in (text := engine.logs(container)) else "", what="the first line"
+        )
+    assert json.loads(log.splitlines()[0])["threads"] == threads
 
 
 def test_the_images_layers_are_small(package: Package) -> None:
