@@ -27,6 +27,7 @@ IN_FLIGHT: Final = 32
 STOPS: Final = 10
 GRACE_SECONDS: Final = 60
 ANSWER_SECONDS: Final = 120.0
+START_SECONDS: Final = 600.0
 
 
 @dataclass
@@ -131,7 +132,7 @@ def running_container(engine: Engine, image: BuiltImage) -> Iterator[tuple[Conta
         server = ContainerServer(next(item["IPAddress"] for item in networks), image.port)
         while server.ask(TEXT) != 200:
             is_running = (engine.container(container) or {})["State"]["Running"]
-            if not is_running or time.perf_counter() - began > ANSWER_SECONDS:
+            if not is_running or time.perf_counter() - began > START_SECONDS:
                 raise TimeoutError(
                     f"The container of {image.tag} does not answer at {server.host}:{server.port}:\n"
                     f"{engine.logs(container)[-2000:]}"
