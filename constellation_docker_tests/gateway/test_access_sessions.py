@@ -141,18 +141,21 @@ def session(**changes: Any) -> dict[str, Any]:
     return usual | changes
 
 
+# Cookies differ in each process, so they cannot name the tests.
+FOREIGN_COOKIES = [
+    "",
+    "x",
+    jwt.encode(session(), "y" * 32, algorithm="HS256"),
+    jwt.encode(session(), None, algorithm="none"),
+    jwt.encode(session(exp=1), SECRET, algorithm="HS256"),
+    jwt.encode(session(aud="authenticated"), SECRET, algorithm="HS256"),
+    jwt.encode(session(role="root"), SECRET, algorithm="HS256"),
+    jwt.encode(session(), SECRET, algorithm="HS512"),
+]
+
+
 @pytest.mark.parametrize(
-    "cookie",
-    [
-        "",
-        "x",
-        jwt.encode(session(), "y" * 32, algorithm="HS256"),
-        jwt.encode(session(), None, algorithm="none"),
-        jwt.encode(session(exp=1), SECRET, algorithm="HS256"),
-        jwt.encode(session(aud="authenticated"), SECRET, algorithm="HS256"),
-        jwt.encode(session(role="root"), SECRET, algorithm="HS256"),
-        jwt.encode(session(), SECRET, algorithm="HS512"),
-    ],
+    "cookie", FOREIGN_COOKIES, ids=[str(number) for number in range(len(FOREIGN_COOKIES))]
 )
 def test_a_cookie_that_is_not_ours_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cookie: str
