@@ -11,7 +11,8 @@ relative. Start it with `python -m constellation_serving`.
 * `model` — what a model is to the server, and the errors that a client may see
 * `config` — what the server is told: `/card/serving.json` and `SERVING_*` variables
 * `loading`, `runtimes/`, `tasks/` — from a configuration to a model
-* `queue`, `worker`, `server`, `http`, `routes` — from a socket to the model and back
+* `server`, `connection`, `exchange`, `application`, `batching`, `worker` — from a socket to the model and back
+* `operations`, `openapi`, `page`, `metrics`, `logs` — what is asked about the server rather than of the model
 """
 
 __version__ = "0.1.0"
