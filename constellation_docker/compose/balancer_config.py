@@ -25,7 +25,7 @@ PORT = 8080
 METRICS_PORT = 8404
 DEFAULT_TIMEOUT_SECONDS = 300
 # Failed checks in a row after which a replica gets no more requests, and good ones after which it does again.
-FALL = 5
+FALL = 7
 RISE = 1
 # Bad answers (5xx, broken connections) in a row that count like a failed check. The next good check wipes them out, so
 # they take a replica out only where its checks fail too, or where nothing but errors comes faster than checks do; and

@@ -151,11 +151,19 @@ class HealthGate:
         """
         crashes = {host: self._crashes(replica) for host, replica in self._replicas().items()}
         deadline = self._pace.clock() + seconds
+        replicas = self._replicas()
         while self._pace.clock() < deadline:
-            replicas, members = self._replicas(), self._members()
-            for host in hosts:
-                replica, member = replicas.get(host), members.get(host)
-                if reason := self._turned_bad(replica, member, crashes.get(host, 0)):
+            # The balancer is asked first: it is the first to know, and gives a replica up a few seconds later.
+            members = self._members()
+            reasons = {host: _failing_check(members.get(host)) for host in hosts}
+            if not any(reasons.values()):
+                replicas = self._replicas()
+                reasons = {
+                    host: self._turned_bad(replicas.get(host), members.get(host), crashes.get(host, 0))
+                    for host in hosts
+                }
+            for host, reason in reasons.items():
+                if reason:
                     raise StepFailed(
                         f"{self._title}: {self._name(host, replicas)} turned bad after it had taken over: {reason}.",
                         remedy="Read its log.",
@@ -193,9 +201,6 @@ class HealthGate:
             f"its container is {replica.state}": not replica.is_running,
             "its health check fails": replica.health == "unhealthy",
             "it crashed and was started again": self._crashes(replica) > crashes_before,
-            f"it does not answer {member.ready_path} well ({member.reason or 'no answer'})": (
-                member.check == "down" or member.failures >= BAD_CHECKS
-            ),
         }
         return next((fault for fault, is_found in faults.items() if is_found), "")
 
@@ -243,3 +248,10 @@ def _is_reached(member: Member | None, replica: Replica | None) -> bool:
         return False
     # A container that was started anew has another address, and somebody else may have got its old one.
     return member.address is None or member.address == replica.address
+
+
+def _failing_check(member: Member | None) -> str:
+    """What is wrong with a replica by the balancer's own checks; empty where nothing is."""
+    if member is None or (member.check != "down" and member.failures < BAD_CHECKS):
+        return ""
+    return f"it does not answer {member.ready_path} well ({member.reason or 'no answer'})"
