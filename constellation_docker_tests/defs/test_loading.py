@@ -62,7 +62,7 @@ def graphql_bytes(browser: Browser) -> int:
     [
         ("/assets/model_image?view=partitions", f"{VERSIONS:,}"),
         ("/assets/deployment?view=overview", "deployment"),
-        ("/asset-groups", "published_image"),
+        ("/assets/published_image?view=lineage", "published_image"),
     ],
 )
 def test_a_page_of_ten_thousand_versions_asks_for_little(
