@@ -94,9 +94,13 @@ class BalancerContainer:
         """Put our configuration in force where stock Compose started it with its own."""
         self._haproxy.take_over(list(state.routes.values()))
 
-    def reload(self) -> None:
-        """Put this release's configuration and the present settings in force, with the routes that it has."""
-        self._haproxy.reload()
+    def reload(self, known: BalancerState) -> None:
+        """Put this release's configuration and the present settings in force, with the routes that it has.
+
+        Args:
+            known: What else is known of their members: the versions.
+        """
+        self._haproxy.reload(known)
 
     def _wait(self) -> None:
         deadline = self._pace.clock() + START_SECONDS

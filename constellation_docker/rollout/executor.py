@@ -17,7 +17,7 @@ from constellation_docker.rollout.health_gate import HealthGate
 from constellation_docker.rollout.observed import Observed, Replica, observe_replicas, replica_host
 from constellation_docker.rollout.operation import Kind, Operation
 from constellation_docker.rollout.pace import Pace
-from constellation_docker.rollout.plan import assume_state
+from constellation_docker.rollout.plan import assume_state, plan_routes
 
 # From healthy to reachable through the balancer; it asks once a second.
 REACHABLE_SECONDS = 30.0
@@ -154,7 +154,7 @@ class Executor:
             Kind.START_BALANCER: lambda _, __: self._container().start(),
             Kind.REPLACE_BALANCER: lambda _, seen: self._container().replace(assume_state(seen)),
             Kind.TAKE_OVER_BALANCER: lambda _, seen: self._container().take_over(assume_state(seen)),
-            Kind.RELOAD_BALANCER: lambda _, __: self._container().reload(),
+            Kind.RELOAD_BALANCER: lambda _, seen: self._container().reload(plan_routes(seen)),
             Kind.CREATE_REPLICA: lambda step, _: self._create_replica(step.target, step.number),
             Kind.START_REPLICA: lambda step, _: engine.start(step.target),
             Kind.SWITCH: lambda step, _: balancer.switch(slug, ready=step.hosts, drain=step.drain),

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from constellation_docker.compose.balancer_config import (
     CERTIFICATE_PATH,
@@ -153,12 +154,17 @@ class HaproxyBalancer:
         self.save(layout)
         self._reload(len(layout))
 
-    def reload(self) -> None:
+    def reload(self, known: BalancerState | None = None) -> None:
         """Put the same routes and members in force under this release's configuration and the present settings.
 
         It is a reload: requests in flight are finished, idle client connections are closed.
+
+        Args:
+            known: What else is known of the members: their versions, which a former release did not note.
         """
-        with self._lock(is_layout_free=True) as backends:
+        state = known or BalancerState()
+        with self._lock(is_layout_free=True) as present:
+            backends = [_with_versions(backend, state) for backend in present]
             self.save(backends)
             self._reload(len(backends))
 
@@ -330,6 +336,17 @@ def pack_files(files: dict[str, str], *, mode: int = 0o644) -> bytes:
             member.uid = member.gid = USER_ID
             archive.addfile(member, io.BytesIO(data))
     return packed.getvalue()
+
+
+def _with_versions(backend: Backend, known: BalancerState) -> Backend:
+    if backend.route is None:
+        return backend
+    versions = {member.host: member.version for member in known.members(backend.route.slug)}
+    members = tuple(
+        replace(member, version=versions.get(member.host) or member.version)
+        for member in backend.route.members
+    )
+    return replace(backend, route=replace(backend.route, members=members))
 
 
 def _state(backends: Sequence[Backend]) -> BalancerState:

@@ -31,12 +31,19 @@ from constellation_docker.settings import BaseImageSettings, EnvironmentSettings
 from constellation_docker_tests.fixtures.browser import Browser
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.ports import free_port
-from constellation_docker_tests.fixtures.tiny_service import Clients, Environment
+from constellation_docker_tests.fixtures.tiny_service import PATIENT, Clients, Environment
 
 pytestmark = pytest.mark.slow
 
 LAYOUT_1 = Path(__file__).parent / "haproxy_layout_1.cfg"
 HOSTILE_PATHS = ['/a"b\\c]', "/%22%7d%00;x?token=hunter2", "/" + '"' * 3000, "/{}'`$(id)", "/\x01\x7f"]
+
+
+@pytest.fixture
+def environment(environment: Environment) -> Environment:
+    """An environment whose replicas may take their time to come up."""
+    environment.deploy = PATIENT
+    return environment
 
 
 def balancer_of(environment: Environment) -> HaproxyBalancer:
@@ -194,6 +201,7 @@ def test_the_configuration_of_a_former_release_is_replaced_by_one_reload(environ
     before = environment.containers()
     steps = [step.kind for step in environment.roll_out().steps]
     assert "reload balancer" in steps
+    assert [member.version for member in balancer_of(environment).read_members("tiny")] == ["1"]
     assert environment.containers() == before
     assert httpx.post(environment.url()).status_code == 200
     assert plan_environment(observe(environment.engine, environment.project), environment.file).is_empty

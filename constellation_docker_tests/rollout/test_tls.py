@@ -28,7 +28,7 @@ from constellation_docker.rollout.observed import balancer_name
 from constellation_docker.settings import EnvironmentSettings, Settings
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.debian import require_program
-from constellation_docker_tests.fixtures.tiny_service import Clients, Environment
+from constellation_docker_tests.fixtures.tiny_service import PATIENT, Clients, Environment
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +38,7 @@ def secure(environment: Environment, tmp_path: Path) -> Environment:
     """An environment with HTTPS by the project's own authority."""
     facts = environment.settings.model_dump() | {"tls": {"folder": tmp_path / "tls"}}
     environment.settings = EnvironmentSettings.model_validate(facts)
+    environment.deploy = PATIENT
     return environment
 
 
