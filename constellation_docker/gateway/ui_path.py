@@ -81,6 +81,10 @@ DROPPED_HEADERS = frozenset(
 """Headers about one hop only (RFC 9110, 7.6.1), and what the webserver has no business to tell a browser."""
 
 
+CLOSED_PATHS = frozenset({"/notebook", "/dagit/notebook"})
+"""They read any notebook file that the code location can reach, and we have none."""
+
+
 class NotPassedOn(GatewayError):
     """The webserver has such a path or method, and the gateway keeps it closed."""
 
@@ -310,7 +314,12 @@ def _checked_path(request: Request) -> str:
     path: str = request.scope["path"].removeprefix(request.scope.get("root_path", "")).removeprefix(UI_PATH)
     path = path or "/"
     has_steps = any(part in {".", ".."} for part in path.split("/"))
-    if has_steps or "\\" in path or any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in path):
+    if (
+        path in CLOSED_PATHS
+        or has_steps
+        or "\\" in path
+        or any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in path)
+    ):
         raise NotPassedOn("There is no such page.", remedy="Start at /ui/.", status=404)
     return path
 

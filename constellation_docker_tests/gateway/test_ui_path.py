@@ -259,7 +259,13 @@ def test_nothing_else_that_changes_something_is_passed_on(
 
 @pytest.mark.parametrize(
     "path",
-    ["/ui/logs/..%2f..%2fdagster.yaml", "/ui/logs/%2e%2e/%2e%2e/dagster.yaml", "/ui/a%5cb", "/ui/a%00"],
+    [
+        "/ui/logs/..%2f..%2fdagster.yaml",
+        "/ui/logs/%2e%2e/%2e%2e/dagster.yaml",
+        "/ui/a%5cb",
+        "/ui/a%00",
+        "/ui/notebook?path=/x.ipynb",
+    ],
 )
 def test_no_path_leads_out(gateway: RunningGateway, path: str) -> None:
     with gateway.client("admin") as client:
