@@ -250,6 +250,8 @@ def open_ground(engine: Engine) -> Iterator[Ground]:
         yield Ground(engine, images[IMAGE], images[IDLE_IMAGE], balancer.reference, settings)
     finally:
         remove_environment(engine, project)
+        for tag in images:
+            engine.remove_image(tag, force=True)
 
 
 @contextmanager
