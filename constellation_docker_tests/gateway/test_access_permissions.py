@@ -54,7 +54,9 @@ def expected(role: Role, grant: frozenset[str] | None, action: Action, environme
     return CHANGES[role, grant] == EVERYWHERE
 
 
-@pytest.mark.parametrize("grant", GRANTS, ids=str)
+@pytest.mark.parametrize(
+    "grant", GRANTS, ids=lambda grant: "none" if grant is None else "+".join(sorted(grant))
+)
 @pytest.mark.parametrize("role", Role)
 def test_every_action_in_every_environment_is_decided_as_written_down(
     role: Role, grant: frozenset[str] | None
