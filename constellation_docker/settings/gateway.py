@@ -123,7 +123,9 @@ class GatewaySettings(Section):
         24, gt=0, description="How long the answer for an Idempotency-Key is remembered."
     )
     event_poll_seconds: float = Field(
-        1, gt=0, description="How often changes of status are looked for while somebody listens to the events."
+        1,
+        gt=0,
+        description="How often changes of status are looked for while somebody listens to the events.",
     )
     max_streams: int = Field(
         64, gt=0, description="Most log and event streams at once; further ones are answered 429."

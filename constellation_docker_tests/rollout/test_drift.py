@@ -64,7 +64,10 @@ def observed(*replicas: Replica, routed: tuple[int, ...] = (1, 2), **changes: ob
         (observed(replica(1), replica(2, health="unhealthy")), [f"p-{SLUG}-2 is unhealthy"]),
         (observed(replica(1), replica(2, spec="other")), [f"p-{SLUG}-2 is of another release"]),
         (observed(replica(1), replica(2), routed=(1,)), [f"the balancer gives p-{SLUG}-2 no requests"]),
-        (observed(replica(1), replica(2), replica(3), routed=(1, 2, 3)), ["another number of replicas is wanted"]),
+        (
+            observed(replica(1), replica(2), replica(3), routed=(1, 2, 3)),
+            ["another number of replicas is wanted"],
+        ),
         (observed(routed=()), ["2 of 2 replicas are missing"]),
     ],
 )
