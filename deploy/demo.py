@@ -1,7 +1,8 @@
 """`make demo` and `make demo-stop`: the main job with embedded defaults, from nothing to an answer.
 
 Everything that it makes lies in `.demo/`, in Docker objects of the Compose project `constellation-demo` and in
-images of that prefix, so that stopping removes just that.
+images of that prefix, so that stopping removes just that. CONSTELLATION_DEMO_NAME names both otherwise, where two
+demos share an engine.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from deploy.local_gateway import LocalGateway
 
 HOME = REPOSITORY / ".demo"
 ENVIRONMENT = "demo"
-IMAGE_PREFIX = "constellation-demo"
+NAME = os.environ.get("CONSTELLATION_DEMO_NAME") or "constellation-demo"
 PREFERRED_UI_PORT = 3000
 PREFERRED_ENDPOINT_PORT = 8080
 PREFERRED_GATEWAY_PORT = 8700
@@ -113,8 +114,8 @@ def _dagster() -> LocalDagster:
     variables = {
         "CONSTELLATION_HOME": str(HOME / "constellation"),
         "CONSTELLATION_SOURCE__ALLOWED_SCHEMES": json.dumps(["https", "ssh", "hf", "file"]),
-        "CONSTELLATION_BUILD__IMAGE_PREFIX": IMAGE_PREFIX,
-        "CONSTELLATION_ENVIRONMENTS": json.dumps({ENVIRONMENT: {"port": ports["endpoint"]}}),
+        "CONSTELLATION_BUILD__IMAGE_PREFIX": NAME,
+        "CONSTELLATION_ENVIRONMENTS": json.dumps({ENVIRONMENT: {"port": ports["endpoint"], "project": NAME}}),
     }
     return LocalDagster(home=HOME / "dagster", port=ports["ui"], environment=variables)
 
@@ -152,12 +153,12 @@ def _settings(dagster: LocalDagster) -> Settings:
 
 def _remove_images(engine: Engine) -> None:
     """Remove the demo's images; the base images too, where no other installation has images on this engine."""
-    ours, others = [], []
-    for image in engine.list_images({"constellation.role": None}):
-        is_ours = bool(image.tags) and all(tag.startswith(f"{IMAGE_PREFIX}/") for tag in image.tags)
-        (ours if is_ours else others).append(image)
-    bases = [] if others else engine.list_images({"constellation.base": None})
-    for name in [tag for image in (*ours, *bases) for tag in image.tags]:
+    images = engine.list_images({"constellation.role": None})
+    # One image may bear names of several installations: an environment that they share. Ours go, theirs stay.
+    ours = [tag for image in images for tag in image.tags if tag.startswith(f"{NAME}/")]
+    are_alone = len(ours) == sum(max(1, len(image.tags)) for image in images)
+    bases = engine.list_images({"constellation.base": None}) if are_alone else []
+    for name in [*ours, *(tag for image in bases for tag in image.tags)]:
         with suppress(Conflict):
             engine.remove_image(name)
 
