@@ -57,6 +57,8 @@ def restart(private: PrivateEngine) -> Callable[[], None]:
     return act
 
 
+# The engine itself pushes a broken layer five times more, with pauses that grow to 25 s.
+@pytest.mark.slow
 def test_a_registry_that_breaks_off_in_the_middle_of_a_push_is_named_and_the_next_run_publishes(
     packager: Packager,
     anonymous_registry: RegistryServer,

@@ -9,7 +9,12 @@ from selenium.webdriver.common.by import By
 
 from constellation_docker_tests.fixtures.browser import Browser
 from constellation_docker_tests.fixtures.deadline import wait_for
-from constellation_docker_tests.fixtures.gateway import QueuedDagster, RunningGateway
+from constellation_docker_tests.fixtures.gateway import (
+    QueuedDagster,
+    RunningGateway,
+    queued_dagster,
+    running_gateway,
+)
 
 KEY = "browser@1"
 MUTATION = "mutation { reloadWorkspace { __typename } }"
@@ -19,6 +24,20 @@ const headers = {"Content-Type": "application/json"};
 fetch("/ui/graphql", {method: "POST", headers, body: JSON.stringify({query})}).then(answer => done(answer.status));
 """
 PAGE = "/ui/assets/model_card?view=partitions"
+
+
+@pytest.fixture(scope="module")
+def queued(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueuedDagster]:
+    """A webserver without other tests' partitions: the page shows only so many of them."""
+    with queued_dagster(tmp_path_factory.mktemp("browsed")) as dagster:
+        yield dagster
+
+
+@pytest.fixture(scope="module")
+def gateway(queued: QueuedDagster) -> Iterator[RunningGateway]:
+    """The gateway before that webserver."""
+    with running_gateway(queued.settings) as served:
+        yield served
 
 
 @pytest.fixture
