@@ -242,6 +242,12 @@ class DeploymentTable:
             raise rows[0].error
         return rows[0]
 
+    def revision_of(self, environment: str, model_name: str) -> int | None:
+        """The revision of a deployment, also of one that cannot be used; None where nothing was ever wanted."""
+        query = select(DeploymentRecord.revision).filter_by(environment=environment, model_name=model_name)
+        with self._database.reading() as session:
+            return session.scalar(query)
+
     def releases(self, environment: str, model_name: str, *, limit: int | None = None) -> list[Release]:
         """The history of a deployment, newest revision first; empty where nothing was ever wanted."""
         query = (

@@ -199,17 +199,13 @@ def _bring_about(
     wishes: list[DeploymentRow] = []
 
     def prepare() -> Launch | None:
-        before = {
-            wish.environment: wish.revision
-            for wish in store.deployments_of(name)
-            if wish.environment == environment
-        }
+        before = store.revision_of(environment, name)
         wish = want()
         wishes.append(wish)
         is_settled = wish.stable_revision == wish.revision
         if is_settled or wish.row.publication is None:
             return None
-        is_first = before.get(environment) != wish.revision
+        is_first = before != wish.revision
         return deployment_launch(wish, requested_by=call.principal.name, is_first=is_first)
 
     with call.audited(action, row.key, environment) as line:

@@ -141,8 +141,6 @@ class Launches:
             found = None if launch.is_first else self._find(launch, came)
             if found is not None:
                 return found.run_id
-            if launch.definition is not None:
-                self._dagster.add_partition(*launch.definition)
             try:
                 return self._launch(launch)
             except DagsterUnavailable as error:
