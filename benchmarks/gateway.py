@@ -29,6 +29,7 @@ from benchmarks.http_load import LoadResult, apply_requests, render_question
 from benchmarks.results import describe_machine, record_section, render_table
 from constellation_docker.cards import CardStore, ModelCard, Publication
 from constellation_docker.gateway.dagster_client import ADD_PARTITION, LAUNCH, LOCATION, REPOSITORY
+from constellation_docker.gateway.paging import write_cursor
 from constellation_docker.run_tags import PARTITION, REQUESTED_BY
 from constellation_docker.settings import Settings, load_settings
 from deploy.local_dagster import LocalDagster, free_port
@@ -36,6 +37,9 @@ from deploy.local_gateway import LocalGateway
 
 TITLE = "The gateway"
 ENVIRONMENT = "dev"
+PAGE = 50
+BUSY = "busy"
+"""Whose models are launched. It comes behind the others, so a page behind its name shows nothing else."""
 PROMISED_RATIO = 1.2
 SELECTOR = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY}
 UNLIMITED = {"CONSTELLATION_GATEWAY__RATE_LIMITS__PER_CALLER": "100000000/minute"}
@@ -48,8 +52,8 @@ class Bench:
     Attributes:
         dagster: The webserver.
         gateway: The gateway.
-        models: Name and id of each model; all are published.
-        spare: The same of models that nobody has deployed yet.
+        models: Name and id of each model; all are deployed, and have reached what is wanted.
+        spare: The same of published models that nobody has deployed yet.
     """
 
     dagster: LocalDagster
@@ -93,7 +97,8 @@ def open_bench(models: int, spare: int) -> Iterator[Bench]:
         }
         with patch.dict(os.environ, variables):
             settings = load_settings()
-        made = fill_store(settings, models + spare)
+        deployed = fill_store(settings, "bench", models, is_deployed=True)
+        published = fill_store(settings, BUSY, spare)
         dagster = LocalDagster(
             home=home / "dagster", port=free_port(), environment=variables, has_daemon=False
         )
@@ -107,18 +112,20 @@ def open_bench(models: int, spare: int) -> Iterator[Bench]:
         try:
             dagster.start()
             gateway.start()
-            yield Bench(dagster, gateway, made[:models], made[models:])
+            yield Bench(dagster, gateway, deployed, published)
         finally:
             gateway.stop()
             dagster.stop()
 
 
-def fill_store(settings: Settings, count: int) -> list[tuple[str, str]]:
-    """Register and publish so many models; name and id of each."""
+def fill_store(
+    settings: Settings, owner: str, count: int, *, is_deployed: bool = False
+) -> list[tuple[str, str]]:
+    """Register and publish so many models, and deploy them if asked; name and id of each."""
     made = []
     with CardStore.open(settings.store_url) as store:
         for number in range(count):
-            row = store.add(ModelCard.from_registration(registration(f"bench/model-{number}")))
+            row = store.add(ModelCard.from_registration(registration(f"{owner}/model-{number}")))
             publication = Publication(
                 model_id=row.model_id,
                 commit="0" * 40,
@@ -129,6 +136,9 @@ def fill_store(settings: Settings, count: int) -> list[tuple[str, str]]:
                 published_at=datetime.now(UTC),
             )
             store.publish(row.model_id, publication)
+            if is_deployed:
+                wish = store.want(ENVIRONMENT, row.card.model_name, model_id=row.model_id)
+                store.mark_stable(ENVIRONMENT, row.card.model_name, wish.revision)
             made.append((row.card.model_name, row.model_id))
     return made
 
@@ -203,8 +213,9 @@ def _register(bench: Bench, http: httpx.Client, name: str) -> None:
 
 
 def measure_reads(bench: Bench, *, clients: int, seconds: float) -> dict[str, LoadResult]:
-    """Load of list and status."""
-    pages = [f"/docker/models/?limit={limit}" for limit in (50,)]
+    """Load of list and status: the usual page, the worst one, and single models."""
+    usual = [f"/docker/models/?limit={PAGE}"]
+    worst = [f"/docker/models/?limit={PAGE}&cursor={write_cursor(f'{BUSY}/@')}"]
     statuses = [f"/docker/models/{model_id}/status/" for _, model_id in bench.models[:100]]
     return {
         name: apply_requests(
@@ -213,7 +224,11 @@ def measure_reads(bench: Bench, *, clients: int, seconds: float) -> dict[str, Lo
             clients=clients,
             seconds=seconds,
         )
-        for name, paths in (("list, pages of 50", pages), ("status", statuses))
+        for name, paths in (
+            (f"list, {PAGE} models, all deployed", usual),
+            (f"list, {PAGE} models, a run under way for each", worst),
+            ("status", statuses),
+        )
     }
 
 
@@ -259,7 +274,7 @@ def render_report(
             machine,
             f"A launch, {len(times.bare)} of each in turns; a webserver without a daemon; SQLite.\n",
             render_table(("launch", "median", "slowest", "beside the bare launch", "promised"), rows),
-            f"Reading, with {models:,} published models and the runs of the launches above in the store.\n",
+            f"Reading, with {models:,} deployed models and the runs of the launches above in the store.\n",
             render_table(("call", "clients", "requests/s", "median", "p99", "failures"), loads),
         )
     )
