@@ -62,6 +62,8 @@ async def main() -> None:
     server = await asyncio.start_server(serve, "0.0.0.0", 8080)
     await ended.wait()
     server.close()
+    # As in our own images: what was sent before the signal may not have been read yet.
+    await asyncio.sleep(0.1)
     while IN_FLIGHT:
         await asyncio.sleep(0.01)
 

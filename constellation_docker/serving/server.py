@@ -100,7 +100,7 @@ class Server:
         checking = loop.create_task(self._check_forever())
         await self._stopping.wait()
         if self._exit_code == EXIT_STOPPED:
-            await self._drain()
+            await self._drain(listener)
         listener.close()
         checking.cancel()
         self._log.event("stopped", exit_code=self._exit_code)
@@ -151,12 +151,17 @@ class Server:
         self._log.event("draining", in_flight=self._application.in_flight, queued=len(self._queue))
         self._stopping.set()
 
-    async def _drain(self) -> None:
-        """Answer what is in flight and queued, then close; give up when the grace period is over."""
+    async def _drain(self, listener: asyncio.Server) -> None:
+        """Answer what is in flight and queued, then close; give up when the grace period is over.
+
+        From the end of the settling time on nothing new is accepted: a balancer takes a refused connection to another
+        replica, but must not send a request twice that was answered 503.
+        """
         application = self._application
         deadline = time.monotonic() + self._config.options.grace_seconds
         if self._lifecycle.model is not None:
             await asyncio.sleep(SETTLE_SECONDS)
+        listener.close()
         while application.connections and time.monotonic() < deadline:
             for connection in list(application.connections):
                 connection.close_when_idle()
