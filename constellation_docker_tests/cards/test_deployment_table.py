@@ -61,6 +61,7 @@ def test_a_wish_is_withdrawn_also_where_its_row_cannot_be_used(store: CardStore,
     assert isinstance(store.wanted("dev")[0], InvalidRow)
     revision = store.withdraw("dev", NAME, requested_by="me")
     assert store.withdraw("dev", NAME, requested_by="somebody else") == revision
+    assert (store.revision_of("dev", NAME), store.revision_of("production", NAME)) == (revision, None)
     assert store.wanted("dev") == []
     (release, *_) = store.releases("dev", NAME)
     assert (release.revision, release.state, release.requested_by) == (revision, "deleted", "me")
