@@ -20,7 +20,7 @@ FEW_PARTITIONS = 5
 """So many are asked for one by one at once: that is cheaper than to look first at what is in progress."""
 
 LISTED_PER_PARTITION = 5
-"""A run in a list costs Dagster about a fifth of a selection, so a list that was in vain doubles a page's cost at most."""
+"""A run in a list costs Dagster no more than a fifth of a selection, so a list that was in vain doubles a page's cost at most."""
 
 MOST_LISTED = 500
 
