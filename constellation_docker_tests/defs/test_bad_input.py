@@ -103,6 +103,7 @@ def test_a_bad_repository_ends_with_one_sentence_and_a_corrected_one_is_publishe
     assert packager.store.get(row.model_id).published_at is not None
 
 
+@pytest.mark.slow
 def test_a_model_that_never_gets_ready_is_given_up_after_its_deadline_and_a_quick_one_is_published(
     packager: Packager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +164,7 @@ def test_a_failing_dockerfile_is_told_with_its_step(packager: Packager) -> None:
     assert "bad-day@1" in sentence and "nothing-of-that-name" in sentence
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_down_is_named_and_the_failure_is_marked_as_passing(
     packager: Packager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +177,7 @@ def test_an_engine_that_is_down_is_named_and_the_failure_is_marked_as_passing(
     assert packager.package(row) == ""
 
 
+@pytest.mark.slow
 def test_a_registry_that_refuses_the_password_is_told_without_it(
     packager: Packager, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,6 +210,7 @@ def test_a_run_after_a_change_of_the_code_works_with_the_new_code(greeting_place
     assert parent != other_parent
 
 
+@pytest.mark.slow
 def test_a_run_is_not_forked_where_a_module_started_a_thread_but_runs_all_the_same(
     greeting_place: Workplace,
 ) -> None:

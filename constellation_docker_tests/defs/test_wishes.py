@@ -68,6 +68,7 @@ def test_a_service_that_a_deletion_is_at_work_on_gets_no_run(deployer: Deployer)
     assert keys(deployer.wishes()) == [CELL]
 
 
+@pytest.mark.slow
 def test_a_look_for_drift_makes_no_image_and_finds_a_missing_balancer(
     deployer: Deployer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_look_for_drift_makes_no_image_and_finds_a_missing_balancer(
     assert deployer.drifts() == []
 
 
+@pytest.mark.slow
 def test_the_preview_keeps_what_waits_for_its_version_and_what_has_a_row_that_cannot_be_used(
     deployer: Deployer, tmp_path: Path
 ) -> None:

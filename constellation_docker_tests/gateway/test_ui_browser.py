@@ -67,6 +67,7 @@ def click_launch(browser: Browser) -> None:
     browser.click("//button[contains(., 'Launch 1 run')]")
 
 
+@pytest.mark.slow
 def test_an_operator_logs_in_and_starts_a_run_with_a_click(
     visitor: Browser, gateway: RunningGateway, queued: QueuedDagster
 ) -> None:
@@ -81,6 +82,7 @@ def test_an_operator_logs_in_and_starts_a_run_with_a_click(
     visitor.wait_for("//*[contains(text(), 'Run queued')]")
 
 
+@pytest.mark.slow
 def test_a_viewer_sees_the_pages_and_can_start_nothing(
     visitor: Browser, gateway: RunningGateway, queued: QueuedDagster
 ) -> None:

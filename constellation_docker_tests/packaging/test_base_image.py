@@ -161,6 +161,7 @@ def test_images_built_upon_it_are_not_taken_for_it(engine: Engine, debian_python
         engine.remove_image(tag)
 
 
+@pytest.mark.slow
 def test_made_again_on_another_engine_by_two_processes_at_once_it_is_the_same(
     engine: Engine, debian_python: BaseImage, second_engine: PrivateEngine
 ) -> None:

@@ -37,6 +37,7 @@ def export(model: Path, task: str, *options: str, examples: list[Any] | None = N
     return report
 
 
+@pytest.mark.slow
 def test_a_graph_that_agrees_is_kept_with_its_deviations(copy: Callable[[str], Path]) -> None:
     examples = [{"inputs": "the movie was great"}, {"inputs": ["bad", "good"]}, {"inputs": {"odd": 1}}, "odd"]
     report = export(copy("classifier"), "text-classification", examples=examples)
