@@ -53,9 +53,13 @@ def explained(context: tags.StepContext, subject: str, step: str) -> Iterator[No
 
 def sentence_of(error: ConstellationError, subject: str, step: str) -> str:
     """What went wrong, on one line and short enough for a tag: so a status is read without the run's log."""
-    sentence = error.message if subject in error.message else f"{subject}, {step}: {error.message}"
-    line = " ".join(sentence.split())
+    line = " ".join(_named(error, subject, step).split())
     return line if len(line) <= LONGEST_SENTENCE else f"{line[: LONGEST_SENTENCE - 1]}…"
+
+
+def _named(error: ConstellationError, subject: str, step: str) -> str:
+    """What went wrong, and with what: an error from a room may not know on whose behalf it was asked."""
+    return error.message if subject in error.message else f"{subject}, {step}: {error.message}"
 
 
 def _retries_of(context: tags.StepContext) -> int:
@@ -72,7 +76,7 @@ def failure_of(error: ConstellationError, subject: str, step: str) -> dg.Failure
         subject: What the step works on.
         step: What it does.
     """
-    sentence = error.message if subject in error.message else f"{subject}, {step}: {error.message}"
+    sentence = _named(error, subject, step)
     metadata: dict[str, dg.MetadataValue] = {
         "code": dg.MetadataValue.text(error.code),
         "subject": dg.MetadataValue.text(subject),
