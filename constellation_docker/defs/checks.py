@@ -82,6 +82,7 @@ def verify_built_image(
             model_image,
             model_source.card,
             engines.building(),
+            model_id=model_source.model_id,
             settings=known.verification,
             on_line=context.log.info,
         )

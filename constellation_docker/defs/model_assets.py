@@ -200,7 +200,14 @@ def dependency_lock(
         source, lock, export = model_source.source, None, None
         if source is not None:
             export = export_source(
-                source, card, choice, engine, base=base, settings=known, on_line=context.log.info
+                source,
+                card,
+                choice,
+                engine,
+                model_id=model_source.model_id,
+                base=base,
+                settings=known,
+                on_line=context.log.info,
             )
             source, choice = export.source, export.choice
             lock = resolve_lock(

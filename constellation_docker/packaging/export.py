@@ -79,6 +79,7 @@ def export_source(
     choice: RuntimeChoice,
     engine: Engine,
     *,
+    model_id: str,
     base: BaseImage,
     settings: Settings,
     on_line: Callable[[str], None],
@@ -92,6 +93,7 @@ def export_source(
         card: The card, merged with the repository's: its examples are what graph and original are asked.
         choice: The runtime that was chosen for the repository as it is.
         engine: Where the exporter runs.
+        model_id: The row's id; only one export of it may be under way at a time.
         base: The Python base image.
         settings: All settings: indexes, store, limits.
         on_line: Called with every line of progress.
@@ -125,7 +127,9 @@ def export_source(
         if report is None:
             image = ensure_exporter(lock, source, card, choice, base, engine, settings, on_line, is_cancelled)
             on_line(f"Exporting {card.key} to ONNX")
-            workbench = ExportContainer(engine, image, card, source, choice, timeout_seconds, is_cancelled)
+            workbench = ExportContainer(
+                engine, image, card, source, choice, timeout_seconds, is_cancelled, model_id
+            )
             with store.scratch() as scratch:
                 report, is_lasting = workbench.export(scratch)
                 if report.kept:

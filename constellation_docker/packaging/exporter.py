@@ -19,14 +19,14 @@ from constellation_docker.engine import DeadlineExceeded, Engine, NotFound
 from constellation_docker.packaging.base_image import BaseImage
 from constellation_docker.packaging.context import plan_environment_context, stream_context
 from constellation_docker.packaging.export_record import ExportReport
-from constellation_docker.packaging.image import EXPIRES_LABEL, ROLE_LABEL
+from constellation_docker.packaging.image import ROLE_LABEL
 from constellation_docker.packaging.lock import DependencyLock, ServerRequirements
 from constellation_docker.packaging.materials import gather_materials
 from constellation_docker.packaging.recipe import plan_image
 from constellation_docker.packaging.requirements import parse_lines
 from constellation_docker.packaging.runtime import RuntimeChoice
 from constellation_docker.packaging.source import Source
-from constellation_docker.packaging.verification.container import remove_stale_verifications
+from constellation_docker.packaging.verification.container import remove_trials, trial_labels
 from constellation_docker.settings import GIBIBYTE, Settings
 
 EXPORTING_PATH = Path(__file__).with_name("exporting")
@@ -81,12 +81,13 @@ def ensure_exporter(
 
 
 def render_export_container(
-    image: str, *, model: str, arguments: list[str], weight_bytes: int, expires_at: float
+    image: str, *, model_id: str, model: str, arguments: list[str], weight_bytes: int, expires_at: float
 ) -> dict[str, Any]:
     """The body of `POST /containers/create`: no network, no rights, a read-only root, limits.
 
     Args:
         image: The exporter's image.
+        model_id: The row's id, for a label.
         model: `name@version`, for a label.
         arguments: The program's arguments.
         weight_bytes: Size of the weights, which decides about memory.
@@ -103,11 +104,7 @@ def render_export_container(
         "WorkingDir": "/work",
         # A volume of its own, removed with the container: the root is read-only.
         "Volumes": {"/work": {}},
-        "Labels": {
-            ROLE_LABEL: "verification",
-            EXPIRES_LABEL: f"{expires_at:.0f}",
-            "constellation.subject": model,
-        },
+        "Labels": trial_labels(model_id, model, expires_at),
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
             "ReadonlyRootfs": True,
@@ -136,6 +133,7 @@ class ExportContainer:
         choice: RuntimeChoice,
         timeout_seconds: float,
         is_cancelled: Callable[[], bool],
+        model_id: str,
     ) -> None:
         self._engine = engine
         self._image = image
@@ -144,6 +142,7 @@ class ExportContainer:
         self._choice = choice
         self._timeout_seconds = timeout_seconds
         self._is_cancelled = is_cancelled
+        self._model_id = model_id
 
     def export(self, scratch: Path) -> tuple[ExportReport, bool]:
         """Run the exporter; the graph goes to `scratch/graph`.
@@ -151,9 +150,10 @@ class ExportContainer:
         Returns:
             The report, and whether the same inputs would give it again.
         """
-        remove_stale_verifications(self._engine)
+        remove_trials(self._engine, model_id=self._model_id)
         config = render_export_container(
             self._image,
+            model_id=self._model_id,
             model=self._card.key,
             arguments=self._arguments(),
             weight_bytes=weight_bytes_of(self._source),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from constellation_docker_tests.fixtures.engine import IMAGE_PREFIX
 
 STAND_IN = Path(__file__).with_name("stand_in_server")
 MODEL_ID = "0b5c1a52-6d7e-4a55-9a57-2f0f4b7f8f10"
+TRIAL_ID = str(uuid.uuid4())
+"""The row whose images are tried: one for each process, as tests in different ones share an engine."""
 
 
 def sha256(content: bytes) -> str:

@@ -20,7 +20,13 @@ from constellation_docker.packaging.image import ROLE_LABEL
 from constellation_docker.packaging.runtime import Runtime, choose_runtime
 from constellation_docker.packaging.source import Source
 from constellation_docker.settings import BuildSettings, Settings
-from constellation_docker_tests.packaging.images import IMAGE_PREFIX, make_card, make_choice, make_source
+from constellation_docker_tests.packaging.images import (
+    IMAGE_PREFIX,
+    TRIAL_ID,
+    make_card,
+    make_choice,
+    make_source,
+)
 
 TinyModel = Callable[[str], Path]
 
@@ -68,7 +74,7 @@ def test_a_model_of_gigabytes_is_not_exported(tmp_path: Path) -> None:
 
 def test_the_exporters_container_has_no_network_and_no_rights() -> None:
     config = render_export_container(
-        "image", model="a@1", arguments=["--task", "x"], weight_bytes=10**9, expires_at=0
+        "image", model_id=TRIAL_ID, model="a@1", arguments=["--task", "x"], weight_bytes=10**9, expires_at=0
     )
     host = config["HostConfig"]
     assert host["NetworkMode"] == "none"
@@ -88,6 +94,7 @@ def test_a_required_export_that_does_not_apply_is_an_error_that_says_why(
             card,
             make_choice(Runtime.TRANSFORMERS, task="text-generation"),
             engine,
+            model_id=TRIAL_ID,
             base=python_base,
             settings=Settings(home=tmp_path / "home"),
             on_line=print,
@@ -117,7 +124,7 @@ def test_a_transformers_repository_becomes_an_onnx_one_in_a_container(
     )
     choice = choose_runtime(source, card)
     assert choice.runtime is Runtime.TRANSFORMERS
-    options: dict[str, Any] = {"base": python_base, "settings": settings}
+    options: dict[str, Any] = {"model_id": TRIAL_ID, "base": python_base, "settings": settings}
 
     lines: list[str] = []
     exported = export_source(source, card, choice, engine, on_line=lines.append, **options)

@@ -30,7 +30,7 @@ from constellation_docker.settings import (
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.engine import IMAGE_PREFIX, TEST_LABEL
 from constellation_docker_tests.fixtures.registry import RegistryServer
-from constellation_docker_tests.packaging.images import MODEL_ID
+from constellation_docker_tests.packaging.images import MODEL_ID, TRIAL_ID
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Package = Callable[[str], tuple[ModelCard, BuiltImage, VerificationReport]]
@@ -84,7 +84,13 @@ def package(
         )
         recipe = plan_image(card, source, lock, choice, python_base, model_id=MODEL_ID)
         image = built(recipe, settings=settings)
-        return card, image, verify_image(image, card, engine, settings=VerificationSettings(), on_line=ignore)
+        return (
+            card,
+            image,
+            verify_image(
+                image, card, engine, model_id=TRIAL_ID, settings=VerificationSettings(), on_line=ignore
+            ),
+        )
 
     return functools.cache(package)
 

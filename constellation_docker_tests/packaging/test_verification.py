@@ -20,7 +20,6 @@ from constellation_docker.packaging.verification import (
     CHECKS,
     VerificationFailed,
     VerificationReport,
-    remove_stale_verifications,
     verify_image,
 )
 from constellation_docker.packaging.verification.answers import label_mismatch, misfit_of
@@ -30,7 +29,7 @@ from constellation_docker.packaging.verification.relay import NoAnswer, parse_an
 from constellation_docker.settings import VerificationSettings
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.engine import build_context
-from constellation_docker_tests.packaging.images import IMAGE_PREFIX, make_card
+from constellation_docker_tests.packaging.images import IMAGE_PREFIX, TRIAL_ID, make_card
 
 QUICK = VerificationSettings(ready_deadline_seconds=20, request_timeout_seconds=10, stop_grace_seconds=10)
 
@@ -45,7 +44,7 @@ def verify(
     serving = {"env": {"BEHAVIOUR": behaviour}, "resources": {"memory": "128m", "pids": 64}}
     serving |= fields.pop("serving", {})
     card = make_card(constellation=serving, **fields)
-    return verify_image(image, card, engine, settings=settings, on_line=lambda _: None)
+    return verify_image(image, card, engine, model_id=TRIAL_ID, settings=settings, on_line=lambda _: None)
 
 
 def only_failure(report: VerificationReport) -> tuple[str, str]:
@@ -219,7 +218,7 @@ def test_nothing_is_left_behind(stand_in_image: BuiltImage, engine: Engine) -> N
     assert not _verifications(engine, "tests/stand-in@1.0")
 
 
-def test_what_a_killed_verification_left_behind_is_found_by_its_label(
+def test_what_a_killed_verification_left_behind_is_removed_by_the_next_one_of_its_row(
     stand_in_image: BuiltImage, engine: Engine, tmp_path: Path
 ) -> None:
     image = stand_in_image.model_copy(update={"model": f"tests/killed-{os.getpid()}@1.0"})
@@ -233,7 +232,8 @@ def test_what_a_killed_verification_left_behind_is_found_by_its_label(
         "from constellation_docker_tests.packaging.images import make_card\n"
         f"image = BuiltImage.model_validate_json(open({str(tmp_path / 'image.json')!r}).read())\n"
         "card = make_card(constellation={'env': {'BEHAVIOUR': 'never ready'}})\n"
-        f"verify_image(image, card, Engine.connect({engine.url!r}), settings=VerificationSettings(), on_line=print)\n"
+        f"verify_image(image, card, Engine.connect({engine.url!r}), model_id={TRIAL_ID!r},"
+        " settings=VerificationSettings(), on_line=print)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
     try:
@@ -243,11 +243,9 @@ def test_what_a_killed_verification_left_behind_is_found_by_its_label(
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    runs = {row["Labels"]["constellation.run"] for row in _verifications(engine, image.model)}
-    assert len(runs) == 1
-    assert remove_stale_verifications(engine, run_id=runs.pop())
+    assert _verifications(engine, image.model)
+    assert verify(stand_in_image, engine).passed  # the next one of the same row
     assert not _verifications(engine, image.model)
-    assert verify(stand_in_image, engine).passed
 
 
 def test_only_what_has_outlived_its_verification_is_removed(

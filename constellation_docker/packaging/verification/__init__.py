@@ -10,7 +10,7 @@ runs nowhere but in those.
 * `probes` — malformed input, and SIGTERM with requests in flight
 """
 
-from constellation_docker.packaging.verification.container import remove_stale_verifications
+from constellation_docker.packaging.verification.container import remove_trials
 from constellation_docker.packaging.verification.report import (
     CheckResult,
     VerificationFailed,
@@ -23,6 +23,6 @@ __all__ = [
     "CheckResult",
     "VerificationFailed",
     "VerificationReport",
-    "remove_stale_verifications",
+    "remove_trials",
     "verify_image",
 ]

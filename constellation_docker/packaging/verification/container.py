@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from constellation_docker.cards import ModelCard
@@ -12,7 +12,7 @@ from constellation_docker.engine import Engine
 from constellation_docker.packaging.image import EXPIRES_LABEL, ROLE_LABEL, BuiltImage
 
 VERIFICATION_LABELS = {ROLE_LABEL: "verification"}
-RUN_LABEL = "constellation.run"
+MODEL_ID_LABEL = "constellation.model-id"
 SECOND = 1_000_000_000
 """In the engine's unit of time, nanoseconds."""
 
@@ -21,7 +21,7 @@ _PLACEHOLDER = "placeholder"
 
 
 def render_container(
-    image: BuiltImage, card: ModelCard, *, run_id: str, expires_at: float, ready_deadline_seconds: float
+    image: BuiltImage, card: ModelCard, *, model_id: str, expires_at: float, ready_deadline_seconds: float
 ) -> dict[str, Any]:
     """The body of `POST /containers/create` for the container that is verified.
 
@@ -29,7 +29,7 @@ def render_container(
         image: What is run.
         card: Gives limits and variables. Secrets are stood in for by a placeholder: code that nobody trusts
             yet gets none.
-        run_id: Labels what belongs to this verification.
+        model_id: The row that it is of. Only one trial of a row is under way at a time.
         expires_at: When it may be removed by whoever finds it, in seconds since 1970.
         ready_deadline_seconds: Longest that its health check may fail at first.
     """
@@ -39,7 +39,7 @@ def render_container(
     return {
         "Image": image.image_id,
         "Env": [f"{name}={value}" for name, value in sorted(variables.items())],
-        "Labels": _labels(run_id, image.model, expires_at),
+        "Labels": trial_labels(model_id, image.model, expires_at),
         # The image's own test, more often than in production, so that nobody waits for it.
         "Healthcheck": {
             "Interval": SECOND,
@@ -63,14 +63,14 @@ def render_container(
 
 
 def render_relay(
-    image: BuiltImage, beside: str, *, run_id: str, expires_at: float, command: Sequence[str] = ()
+    image: BuiltImage, beside: str, *, model_id: str, expires_at: float, command: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The body for a container of the base image that shares the network of another container.
 
     Args:
         image: Its base gives the image and its Python.
         beside: Id of the container whose network is shared.
-        run_id: Labels what belongs to this verification.
+        model_id: The row that it is of. Only one trial of a row is under way at a time.
         expires_at: When it may be removed by whoever finds it, in seconds since 1970.
         command: Arguments of its Python; none: it just stays, so that programs can be run in it.
     """
@@ -80,7 +80,7 @@ def render_relay(
         "Entrypoint": [image.base.python_path or "python3"],
         "Cmd": list(command) or staying,
         "User": "65534:65534",
-        "Labels": _labels(run_id, image.model, expires_at),
+        "Labels": trial_labels(model_id, image.model, expires_at),
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
             **_confined(),
@@ -92,26 +92,40 @@ def render_relay(
     }
 
 
-def remove_stale_verifications(
-    engine: Engine, *, run_id: str | None = None, now: Callable[[], float] = time.time
-) -> tuple[str, ...]:
-    """Remove containers that a verification left behind when its process was killed.
+def remove_trials(engine: Engine, *, model_id: str, now: Callable[[], float] = time.time) -> tuple[str, ...]:
+    """Remove the containers of a row's trials, at their end or when their process was killed, and of any expired one.
 
     Args:
         engine: Where.
-        run_id: All of this verification; None: of any, once they have outlived the longest that one takes.
+        model_id: The row. A run that works on it works alone, so what an earlier one left need not expire first.
         now: Seconds since 1970.
 
     Returns:
         Names of the removed containers.
     """
-    labels: Mapping[str, str | None] = {**VERIFICATION_LABELS, **({RUN_LABEL: run_id} if run_id else {})}
     removed = []
-    for row in engine.list_containers(labels):
-        is_stale = run_id is not None or float(row["Labels"].get(EXPIRES_LABEL) or 0) < now()
-        if is_stale and engine.remove(row["Id"], force=True):
+    for row in engine.list_containers(VERIFICATION_LABELS):
+        found = row["Labels"]
+        is_own = found.get(MODEL_ID_LABEL) == model_id
+        if (is_own or float(found.get(EXPIRES_LABEL) or 0) < now()) and engine.remove(row["Id"], force=True):
             removed.append(str(row["Names"][0]).lstrip("/"))
     return tuple(removed)
+
+
+def trial_labels(model_id: str, model: str, expires_at: float) -> dict[str, str]:
+    """The labels of a container in which something is tried.
+
+    Args:
+        model_id: The row's id.
+        model: `name@version`, for people.
+        expires_at: When it may be removed by whoever finds it, in seconds since 1970.
+    """
+    return {
+        **VERIFICATION_LABELS,
+        MODEL_ID_LABEL: model_id,
+        EXPIRES_LABEL: f"{expires_at:.0f}",
+        "constellation.subject": model,
+    }
 
 
 def _confined() -> dict[str, Any]:
@@ -121,13 +135,4 @@ def _confined() -> dict[str, Any]:
         "SecurityOpt": ["no-new-privileges:true"],
         "RestartPolicy": {"Name": "no"},
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "1"}},
-    }
-
-
-def _labels(run_id: str, model: str, expires_at: float) -> dict[str, str]:
-    return {
-        **VERIFICATION_LABELS,
-        RUN_LABEL: run_id,
-        EXPIRES_LABEL: f"{expires_at:.0f}",
-        "constellation.subject": model,
     }

@@ -130,7 +130,7 @@ def stop_with_requests_in_flight(
     example: Example,
     *,
     name: str,
-    run_id: str,
+    model_id: str,
     expires_at: float,
     grace_seconds: float,
     timeout_seconds: float,
@@ -143,7 +143,7 @@ def stop_with_requests_in_flight(
         image: Gives port and base image.
         example: A request that the server has answered before.
         name: Name of the container that holds the requests.
-        run_id: Labels what belongs to this verification.
+        model_id: The row that this is of.
         expires_at: When what is made may be removed by whoever finds it, in seconds since 1970.
         grace_seconds: Longest from SIGTERM to the container's end.
         timeout_seconds: Longest for one answer.
@@ -151,7 +151,7 @@ def stop_with_requests_in_flight(
     body, kind = example.wire_body()
     held = ["-I", "-S", "-c", RELAY_TEXT, "hold", str(image.port), "/", f"{timeout_seconds:.1f}"]
     held += [base64.b64encode(body).decode(), str(IN_FLIGHT), kind]
-    config = render_relay(image, container, run_id=run_id, expires_at=expires_at, command=held)
+    config = render_relay(image, container, model_id=model_id, expires_at=expires_at, command=held)
     told: dict[str, Any] = {}
     with engine.temporary_container(name, config) as holder:
         engine.start(holder)

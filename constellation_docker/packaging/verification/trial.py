@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,7 +26,8 @@ class Trial:
     engine: Engine
     settings: VerificationSettings
     on_line: Callable[[str], None]
-    run_id: str
+    model_id: str
+    name: str = field(default_factory=lambda: f"constellation-verify-{uuid.uuid4().hex[:12]}")
     began: float = field(default_factory=time.time)
     container: str = ""
     relay: Relay | None = None

@@ -7,7 +7,6 @@ import io
 import json
 import tarfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 from constellation_docker.cards import ModelCard
@@ -15,7 +14,7 @@ from constellation_docker.engine import Engine, EngineError, EngineUnreachable, 
 from constellation_docker.packaging.image import BuiltImage
 from constellation_docker.packaging.verification.answers import label_mismatch, misfit_of
 from constellation_docker.packaging.verification.container import (
-    remove_stale_verifications,
+    remove_trials,
     render_container,
     render_relay,
 )
@@ -57,6 +56,7 @@ def verify_image(
     card: ModelCard,
     engine: Engine,
     *,
+    model_id: str,
     settings: VerificationSettings,
     on_line: Callable[[str], None],
 ) -> VerificationReport:
@@ -70,6 +70,7 @@ def verify_image(
         image: What to try.
         card: Gives limits, variables and example requests.
         engine: Where the image is.
+        model_id: The row that the image is of; only one verification of it may be under way at a time.
         settings: Deadlines.
         on_line: Told of each check as it ends.
 
@@ -80,9 +81,9 @@ def verify_image(
         EngineUnreachable: The engine went away, or was restarted in the middle (transient). What the image does wrong is never raised.
     """
     started = time.monotonic()
-    trial = Trial(image, card, engine, settings, on_line, run_id=uuid.uuid4().hex[:12])
+    trial = Trial(image, card, engine, settings, on_line, model_id=model_id)
     log = ""
-    remove_stale_verifications(engine)
+    remove_trials(engine, model_id=model_id)
     try:
         if _starts(trial):
             with contextlib.ExitStack() as stack:
@@ -90,7 +91,7 @@ def verify_image(
         if trial.container:
             log = _log(trial)
     finally:
-        remove_stale_verifications(engine, run_id=trial.run_id)
+        remove_trials(engine, model_id=model_id)
     reached = {result.name for result in trial.results}
     missed = [
         CheckResult(
@@ -129,13 +130,13 @@ def _starts(trial: Trial) -> bool:
     config = render_container(
         trial.image,
         trial.card,
-        run_id=trial.run_id,
+        model_id=trial.model_id,
         expires_at=trial.expires_at,
         ready_deadline_seconds=trial.deadline_seconds,
     )
     problem = ""
     try:
-        trial.container = trial.engine.create_container(f"constellation-verify-{trial.run_id}", config)
+        trial.container = trial.engine.create_container(trial.name, config)
         trial.engine.start(trial.container)
     except EngineUnreachable:
         raise
@@ -280,8 +281,8 @@ def _stops(trial: Trial) -> bool:
             trial.container,
             trial.image,
             example,
-            name=f"constellation-verify-{trial.run_id}-hold",
-            run_id=trial.run_id,
+            name=f"{trial.name}-hold",
+            model_id=trial.model_id,
             expires_at=trial.expires_at,
             grace_seconds=grace,
             timeout_seconds=trial.settings.request_timeout_seconds,
@@ -309,8 +310,8 @@ def _task_of(trial: Trial) -> str | None:
 @contextlib.contextmanager
 def _relay_beside(trial: Trial) -> Iterator[Relay]:
     limit = trial.settings.request_timeout_seconds
-    config = render_relay(trial.image, trial.container, run_id=trial.run_id, expires_at=trial.expires_at)
-    name = f"constellation-verify-{trial.run_id}-relay"
+    config = render_relay(trial.image, trial.container, model_id=trial.model_id, expires_at=trial.expires_at)
+    name = f"{trial.name}-relay"
     with trial.engine.temporary_container(name, config) as container:
         trial.engine.start(container)
         yield Relay(
