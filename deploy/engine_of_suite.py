@@ -106,11 +106,15 @@ def engine_of_suite(
 
 @contextmanager
 def _namespace() -> Iterator[tuple[Path, str]]:
-    """A network namespace and its address; it reaches the world through a network of the machine's own engine."""
+    """A network namespace and its address; it reaches the world through a network of the engine that is here.
+
+    That is the machine's own, or, for a command that runs beside such an engine itself, that one: another's bridges are
+    in another namespace.
+    """
     try:
-        own = Engine.connect("unix:///var/run/docker.sock")
+        own = Engine.connect()
     except EngineUnreachable as error:
-        raise Unusable(f"the machine's own engine gives it a network, and {error.message}") from error
+        raise Unusable(f"the engine that is here gives it a network, and {error.message}") from error
     name = f"ctengine{secrets.token_hex(3)}"
     network = own.create_network(name, labels={LABEL: name})
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -174,7 +175,7 @@ def test_stock_compose_serves_https_from_a_variable_and_a_rollout_takes_over(
     authority = authority_of(secure)
     certificate = resolve_certificate(secure.name, secure.settings)
     assert certificate is not None
-    environment = {"BALANCER_CERTIFICATE": certificate.pem, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    environment = {**os.environ, "BALANCER_CERTIFICATE": certificate.pem, "HOME": str(tmp_path)}
 
     def up() -> None:
         done = subprocess.run(
