@@ -37,12 +37,14 @@ class LocalDagster:
         port: The webserver's port on the loopback interface.
         environment: Environment variables of both processes, beside the present ones.
         has_daemon: Whether there is a daemon, too; without one runs are queued and none begins.
+        instance: The instance's configuration, which becomes its `dagster.yaml`.
     """
 
     home: Path
     port: int
     environment: Mapping[str, str]
     has_daemon: bool = True
+    instance: Path = REPOSITORY / "dagster.yaml"
 
     @property
     def url(self) -> str:
@@ -71,7 +73,7 @@ class LocalDagster:
             LocalDagsterFailed: A process ended, or did not answer in time; the message holds its log's end.
         """
         self.home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(REPOSITORY / "dagster.yaml", self.home / "dagster.yaml")
+        shutil.copyfile(self.instance, self.home / "dagster.yaml")
         if not (self.home / "history").exists():
             # Several processes that open fresh SQLite storage at once can leave it broken for good.
             self._run_to_end("instance-migrate", "dagster", "instance", "migrate")
