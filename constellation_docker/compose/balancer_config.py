@@ -24,6 +24,8 @@ CERTIFICATE_PATH = "/etc/constellation-tls/server.pem"
 PORT = 8080
 METRICS_PORT = 8404
 DEFAULT_TIMEOUT_SECONDS = 300
+# How long a client's connection may be idle.
+KEEP_ALIVE_SECONDS = 75
 # Failed checks in a row after which a replica gets no more requests, and good ones after which it does again.
 FALL = 7
 RISE = 1
@@ -112,6 +114,9 @@ defaults
     log global
     option dontlognull
     option http-server-close
+    # A reload closes no connection under a client's next request: that is still answered, and told that it was the last.
+    option idle-close-on-response
+    # A reload closes no connection under a client's next request: that is still answered, and says that it was the last.
     option redispatch 1
     retries 3
     # Only where no byte of the request can have reached a replica.
@@ -120,7 +125,7 @@ defaults
     timeout client 310s
     timeout server {DEFAULT_TIMEOUT_SECONDS + TIMEOUT_MARGIN_SECONDS}s
     timeout http-request 30s
-    timeout http-keep-alive 75s
+    timeout http-keep-alive {KEEP_ALIVE_SECONDS}s
     timeout queue 30s
     timeout check 3s
     timeout tunnel 1h

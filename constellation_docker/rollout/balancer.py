@@ -94,6 +94,12 @@ class Balancer(Protocol):
     def read_members(self, slug: str) -> tuple[Member, ...]:
         """The members of one route right now; cheap enough to be asked several times a second."""
 
+    def has_former_process(self) -> bool:
+        """Whether a process from before a reload goes on for clients that were connected to it.
+
+        It knows the members of its time, and what it has in flight is in nobody else's count.
+        """
+
     def register(self, route: Route, members: Sequence[Member]) -> None:
         """Let members join a route, draining. The route is made where there is none."""
 

@@ -54,6 +54,8 @@ RELOAD_SECONDS = 30.0
 # A holder of the lock that is seen unchanged for so long was killed. Changes take well under a second, reloads a few.
 STALE_LOCK_SECONDS = 40.0
 _POLL_SECONDS = 0.1
+# The one that takes signals, and the one that it has started for the work.
+_PROCESSES = 2
 
 
 class HaproxyBalancer:
@@ -115,6 +117,10 @@ class HaproxyBalancer:
         self._pools[slug] = found.name
         return found.route.members
 
+    def has_former_process(self) -> bool:
+        """Whether a process from before a reload goes on for clients that were connected to it."""
+        return self._socket.count_processes() > _PROCESSES
+
     def register(self, route: Route, members: Sequence[Member]) -> None:
         """Let members join a route, draining. The route is made where there is none."""
 
@@ -148,7 +154,7 @@ class HaproxyBalancer:
     def take_over(self, routes: Sequence[Route]) -> None:
         """Put our configuration in force in an HAProxy that runs another one (a stock `docker compose up`).
 
-        It is a reload: requests in flight are finished, idle client connections are closed.
+        It is a reload: requests in flight are finished, and so is the next one of each idle client connection.
         """
         layout = plan_layout(routes)
         self.save(layout)
@@ -157,7 +163,7 @@ class HaproxyBalancer:
     def reload(self, known: BalancerState | None = None) -> None:
         """Put the same routes and members in force under this release's configuration and the present settings.
 
-        It is a reload: requests in flight are finished, idle client connections are closed.
+        It is a reload: requests in flight are finished, and so is the next one of each idle client connection.
 
         Args:
             known: What else is known of the members: their versions, which a former release did not note.

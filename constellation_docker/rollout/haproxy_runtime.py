@@ -11,12 +11,17 @@ import re
 from collections.abc import Sequence
 
 from constellation_docker.compose.balancer_config import RUNTIME_CLIENT
-from constellation_docker.engine import Conflict, Engine, NotFound
+from constellation_docker.engine import Conflict, Engine, ExecResult, NotFound
 from constellation_docker.rollout.errors import BalancerRefused, BalancerUnavailable
 
 # HAProxy reads a command line into one buffer (tune.bufsize, 16384).
 _LINE_BYTES = 12_000
 _TIMEOUT_SECONDS = 30
+# Every image with a shell can do this; `ps` is in few.
+_LIST_PROCESSES = (
+    'for folder in /proc/[0-9]*; do read -r name <"$folder/comm" && [ "$name" = haproxy ] && echo "$folder"; done'
+    " 2>/dev/null"
+)
 _ACKNOWLEDGED = re.compile(
     r"(?:.*\b(?:changed|no need to change)\b.*|The server's FQDN is already set.*|)", re.IGNORECASE
 )
@@ -41,6 +46,14 @@ class RuntimeSocket:
             BalancerUnavailable: The container does not run, or HAProxy does not answer.
         """
         return self._send("; ".join(commands))
+
+    def count_processes(self) -> int:
+        """How many processes of HAProxy the container has.
+
+        Raises:
+            BalancerUnavailable: The container does not run.
+        """
+        return len(self._execute(_LIST_PROCESSES).stdout.split())
 
     def tell(self, commands: Sequence[str], *, then: Sequence[str] = ()) -> str:
         """Run commands that change something.
@@ -99,18 +112,18 @@ class RuntimeSocket:
             )
 
     def _send(self, line: str) -> str:
-        try:
-            result = self._engine.execute(
-                self.container,
-                ["sh", "-c", RUNTIME_CLIENT],
-                stdin=f"{line}\n".encode(),
-                timeout_seconds=_TIMEOUT_SECONDS,
-            )
-        except (NotFound, Conflict) as error:
-            raise self._unavailable("its container does not run") from error
+        result = self._execute(RUNTIME_CLIENT, f"{line}\n".encode())
         if result.exit_code != 0:
             raise self._unavailable(result.stderr.decode(errors="replace").strip()[-300:] or "no answer")
         return result.stdout.decode(errors="replace")
+
+    def _execute(self, script: str, stdin: bytes | None = None) -> ExecResult:
+        try:
+            return self._engine.execute(
+                self.container, ["sh", "-c", script], stdin=stdin, timeout_seconds=_TIMEOUT_SECONDS
+            )
+        except (NotFound, Conflict) as error:
+            raise self._unavailable("its container does not run") from error
 
     def _unavailable(self, reason: str) -> BalancerUnavailable:
         return BalancerUnavailable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from constellation_docker.compose.balancer_config import KEEP_ALIVE_SECONDS
 from constellation_docker.engine import Engine, EngineError
 from constellation_docker.rollout.balancer import Balancer, Member
 from constellation_docker.rollout.errors import StepFailed
@@ -130,17 +131,23 @@ class HealthGate:
     def wait_drained(self, hosts: Collection[str], *, seconds: float) -> str:
         """Wait until nothing is in flight on replicas, or the time is over.
 
+        After a reload clients that were connected before may have one more request answered, by a process that knows
+        the replicas of then; so they stay for as long as an idle connection does.
+
         Returns:
             A remark for the record; empty where all requests were finished.
         """
-        deadline = self._pace.clock() + seconds
+        begun = self._pace.clock()
         while True:
             members = self._members()
             left = sum(members[host].in_flight for host in hosts if host in members)
-            if not left:
+            if not left and not self._pace.endure(self._balancer.has_former_process):
                 return ""
-            if self._pace.clock() > deadline:
+            elapsed = self._pace.clock() - begun
+            if left and elapsed > seconds:
                 return f"{left} requests were still in flight after {seconds:g} seconds; the replicas finish them while they stop"
+            if elapsed > max(seconds, KEEP_ALIVE_SECONDS):
+                return "a request from before the balancer's reload may be in flight; the replicas finish it while they stop"
             self._pace.pause()
 
     def monitor(self, hosts: Sequence[str], *, seconds: float) -> None:

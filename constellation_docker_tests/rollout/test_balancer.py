@@ -6,7 +6,9 @@ import csv
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from constellation_docker.cards.serving_options import RateLimit
 from constellation_docker.packaging.base_image import BaseImageUnavailable, ensure_base_image
 from constellation_docker.rollout import (
     HaproxyBalancer,
+    Kind,
     observe,
     plan_environment,
     private_authority,
@@ -246,3 +249,34 @@ def test_a_newer_haproxy_does_all_of_it_too(environment: Environment, tmp_path: 
     assert balancer_of(environment).settle() is False
     assert plan_environment(observe(environment.engine, environment.project), environment.file).is_empty
     assert any(line["model"] == "tiny" for line in log_lines(environment))
+
+
+def test_a_connection_that_idles_across_a_reload_has_its_next_request_answered_by_a_replica_of_then(
+    environment: Environment,
+) -> None:
+    environment.want()
+    environment.roll_out()
+    with socket.create_connection(("127.0.0.1", environment.settings.port), 10) as idle:
+        assert ask_over(idle) == ("keep-alive", "1")
+        environment.settings = environment.settings.model_copy(update={"slow_start_seconds": 5})
+        environment.want()
+        assert [step.kind for step in environment.roll_out().steps] == ["reload balancer"]
+        environment.want(model_version="2")
+        with ThreadPoolExecutor(1) as pool:
+            moving = pool.submit(environment.roll_out)
+            wait_for(lambda: any(Kind.WAIT_DRAINED in line for line in environment.lines), what="the switch")
+            assert httpx.post(environment.url()).json()["version"] == "2"
+            assert ask_over(idle) == ("close", "1")
+            assert idle.recv(1) == b""
+            assert moving.result().outcome == "successful"
+    assert not balancer_of(environment).has_former_process()
+
+
+def ask_over(connection: socket.socket) -> tuple[str, str]:
+    """One request over a connection that is kept: what becomes of that, and which version answered."""
+    connection.sendall(b"POST /tiny/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+    answer = HTTPResponse(connection)
+    answer.begin()
+    said = json.loads(answer.read())
+    assert answer.status == 200, said
+    return answer.headers.get("Connection", "keep-alive"), said["version"]
