@@ -13,12 +13,12 @@ from constellation_docker.gateway.access.permissions import Action
 from constellation_docker.gateway.bodies import Pull, Push
 from constellation_docker.gateway.calls import Call, Called
 from constellation_docker.gateway.errors import GatewayError
+from constellation_docker.gateway.image_replies import ImageStatus, PullAccepted, PushAccepted
 from constellation_docker.gateway.launches import Launch
 from constellation_docker.gateway.links import Link, run_link
 from constellation_docker.gateway.ports import Provided
 from constellation_docker.gateway.purposes import pull_launch, push_launch
 from constellation_docker.gateway.rendering import progress_of
-from constellation_docker.gateway.replies import ImageStatus, PullAccepted, PushAccepted
 from constellation_docker.gateway.route import GatewayRoute
 from constellation_docker.gateway.statuses import error_of, moment_of
 

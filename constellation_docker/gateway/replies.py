@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from constellation_docker.gateway.links import Link
 from constellation_docker.gateway.statuses import Status
 
-_MODEL_ID = "7f9c2ba4-e88f-4c5d-9c2d-2f0d6f4b1a11"
-_RUN_ID = "3e1b7c52-6d7e-4b2c-8a55-0f4b1c1d9a77"
-_MOMENT = "2026-01-31T12:00:00Z"
+MODEL_ID = "7f9c2ba4-e88f-4c5d-9c2d-2f0d6f4b1a11"
+RUN_ID = "3e1b7c52-6d7e-4b2c-8a55-0f4b1c1d9a77"
+MOMENT = "2026-01-31T12:00:00Z"
+RUN = {"run_id": RUN_ID, "url": f"/ui/runs/{RUN_ID}"}
 
 
 class Reply(BaseModel):
@@ -21,19 +22,20 @@ class Reply(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
 
+def shown_as(example: dict[str, Any]) -> ConfigDict:
+    """A reply's configuration with an example for the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
 class Accepted(Reply):
     """Packaging was asked for."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model_id": _MODEL_ID,
-                    "message": "Model packaging initiated.",
-                    "status": "in_progress",
-                    "run": {"run_id": _RUN_ID, "url": f"/ui/runs/{_RUN_ID}"},
-                }
-            ]
+    model_config = shown_as(
+        {
+            "model_id": MODEL_ID,
+            "message": "Model packaging initiated.",
+            "status": "in_progress",
+            "run": RUN,
         }
     )
 
@@ -46,18 +48,14 @@ class Accepted(Reply):
 class DeploymentAccepted(Reply):
     """Deployment was asked for."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model_id": _MODEL_ID,
-                    "message": "Deployment initiated.",
-                    "deployment_status": "in_progress",
-                    "environment": "dev",
-                    "revision": 3,
-                    "run": {"run_id": _RUN_ID, "url": f"/ui/runs/{_RUN_ID}"},
-                }
-            ]
+    model_config = shown_as(
+        {
+            "model_id": MODEL_ID,
+            "message": "Deployment initiated.",
+            "deployment_status": "in_progress",
+            "environment": "dev",
+            "revision": 3,
+            "run": RUN,
         }
     )
 
@@ -77,20 +75,16 @@ class DeploymentAccepted(Reply):
 class RollbackAccepted(Reply):
     """Going back was asked for."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model_id": _MODEL_ID,
-                    "message": "Rollback initiated.",
-                    "deployment_status": "in_progress",
-                    "environment": "dev",
-                    "revision": 4,
-                    "to_model_id": _RUN_ID,
-                    "to_version": "0.9.0",
-                    "run": {"run_id": _RUN_ID, "url": f"/ui/runs/{_RUN_ID}"},
-                }
-            ]
+    model_config = shown_as(
+        {
+            "model_id": MODEL_ID,
+            "message": "Rollback initiated.",
+            "deployment_status": "in_progress",
+            "environment": "dev",
+            "revision": 4,
+            "to_model_id": RUN_ID,
+            "to_version": "0.9.0",
+            "run": RUN,
         }
     )
 
@@ -107,15 +101,11 @@ class RollbackAccepted(Reply):
 class CancellationAccepted(Reply):
     """Runs were asked to end."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model_id": _MODEL_ID,
-                    "message": "Cancellation initiated.",
-                    "runs": [{"run_id": _RUN_ID, "url": f"/ui/runs/{_RUN_ID}"}],
-                }
-            ]
+    model_config = shown_as(
+        {
+            "model_id": MODEL_ID,
+            "message": "Cancellation initiated.",
+            "runs": [RUN],
         }
     )
 
@@ -127,9 +117,7 @@ class CancellationAccepted(Reply):
 class Deleted(Reply):
     """The model version is gone: containers, routes, images that nobody else uses."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"message": "Model deployment deleted successfully."}]}
-    )
+    model_config = shown_as({"message": "Model deployment deleted successfully."})
 
     message: Literal["Model deployment deleted successfully."] = "Model deployment deleted successfully."
 
@@ -137,16 +125,12 @@ class Deleted(Reply):
 class Deleting(Reply):
     """It takes longer than a call may wait; GET …/status/ tells the end."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model_id": _MODEL_ID,
-                    "message": "Model deletion initiated.",
-                    "status": "deleting",
-                    "run": {"run_id": _RUN_ID, "url": f"/ui/runs/{_RUN_ID}"},
-                }
-            ]
+    model_config = shown_as(
+        {
+            "model_id": MODEL_ID,
+            "message": "Model deletion initiated.",
+            "status": "deleting",
+            "run": RUN,
         }
     )
 
@@ -174,34 +158,30 @@ class EnvironmentStatus(Reply):
 class ModelStatus(Reply):
     """Where a model version is."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
+    model_config = shown_as(
+        {
+            "model_id": MODEL_ID,
+            "model_name": "acme/sentiment",
+            "model_version": "1.0.0",
+            "status": "deployed",
+            "last_updated": MOMENT,
+            "last_error": None,
+            "deployed_at": MOMENT,
+            "run": RUN,
+            "environments": [
                 {
-                    "model_id": _MODEL_ID,
-                    "model_name": "acme/sentiment",
-                    "model_version": "1.0.0",
+                    "environment": "dev",
                     "status": "deployed",
-                    "last_updated": _MOMENT,
+                    "model_version": "1.0.0",
+                    "revision": 3,
+                    "replicas": 2,
+                    "endpoint_url": "http://127.0.0.1:8080/acme-sentiment/",
                     "last_error": None,
-                    "deployed_at": _MOMENT,
-                    "run": {"run_id": _RUN_ID, "url": f"/ui/runs/{_RUN_ID}"},
-                    "environments": [
-                        {
-                            "environment": "dev",
-                            "status": "deployed",
-                            "model_version": "1.0.0",
-                            "revision": 3,
-                            "replicas": 2,
-                            "endpoint_url": "http://127.0.0.1:8080/acme-sentiment/",
-                            "last_error": None,
-                            "deployed_at": _MOMENT,
-                            "last_updated": _MOMENT,
-                            "run": None,
-                        }
-                    ],
+                    "deployed_at": MOMENT,
+                    "last_updated": MOMENT,
+                    "run": None,
                 }
-            ]
+            ],
         }
     )
 
@@ -231,24 +211,20 @@ class ListedModel(Reply):
 class ModelList(Reply):
     """A page of model versions, by name and version."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
+    model_config = shown_as(
+        {
+            "models": [
                 {
-                    "models": [
-                        {
-                            "model_id": _MODEL_ID,
-                            "model_name": "acme/sentiment",
-                            "model_version": "1.0.0",
-                            "status": "deployed",
-                            "deployed_at": _MOMENT,
-                            "last_updated": _MOMENT,
-                            "environments": ["dev"],
-                        }
-                    ],
-                    "next_cursor": None,
+                    "model_id": MODEL_ID,
+                    "model_name": "acme/sentiment",
+                    "model_version": "1.0.0",
+                    "status": "deployed",
+                    "deployed_at": MOMENT,
+                    "last_updated": MOMENT,
+                    "environments": ["dev"],
                 }
-            ]
+            ],
+            "next_cursor": None,
         }
     )
 
@@ -256,82 +232,6 @@ class ModelList(Reply):
     next_cursor: str | None = Field(
         description="Send it as `cursor` for the next page; null at the end. With `status` a page may hold fewer than `limit` models, or none, and still have a next one."
     )
-
-
-class PullAccepted(Reply):
-    """A pull was asked for."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "image_id": _RUN_ID,
-                    "message": "Image pull initiated.",
-                    "status": "in_progress",
-                    "run": {"run_id": _RUN_ID, "url": f"/ui/runs/{_RUN_ID}"},
-                }
-            ]
-        }
-    )
-
-    image_id: str = Field(
-        description="Names this pull in GET /docker/images/{image_id}/status/: the id of its run."
-    )
-    message: Literal["Image pull initiated."] = "Image pull initiated."
-    status: Literal["in_progress"] = "in_progress"
-    run: Link
-
-
-class PushAccepted(Reply):
-    """A push was asked for."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "image_id": _RUN_ID,
-                    "message": "Image push initiated.",
-                    "status": "in_progress",
-                    "run": {"run_id": _RUN_ID, "url": f"/ui/runs/{_RUN_ID}"},
-                }
-            ]
-        }
-    )
-
-    image_id: str = Field(
-        description="Names this push in GET /docker/images/{image_id}/status/: the id of its run."
-    )
-    message: Literal["Image push initiated."] = "Image push initiated."
-    status: Literal["in_progress"] = "in_progress"
-    run: Link
-
-
-class ImageStatus(Reply):
-    """How far a pull or push is."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "image_id": _RUN_ID,
-                    "action": "pull",
-                    "image": "registry.example/models/sentiment:1.0.0",
-                    "status": "completed",
-                    "last_updated": _MOMENT,
-                    "last_error": None,
-                    "run": {"run_id": _RUN_ID, "url": f"/ui/runs/{_RUN_ID}"},
-                }
-            ]
-        }
-    )
-
-    image_id: str
-    action: Literal["pull", "push"]
-    image: str | None = Field(description="`repository:tag`; of a push `image:tag to repository`.")
-    status: Literal["pending", "in_progress", "completed", "failed"]
-    last_updated: datetime
-    last_error: str | None
-    run: Link
 
 
 class KnownEnvironment(Reply):
@@ -347,19 +247,15 @@ class KnownEnvironment(Reply):
 class EnvironmentList(Reply):
     """The environments, by name."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
+    model_config = shown_as(
+        {
+            "environments": [
                 {
-                    "environments": [
-                        {
-                            "environment": "dev",
-                            "url": "http://127.0.0.1:8080/",
-                            "is_protected": False,
-                            "may_deploy": True,
-                            "models": 3,
-                        }
-                    ]
+                    "environment": "dev",
+                    "url": "http://127.0.0.1:8080/",
+                    "is_protected": False,
+                    "may_deploy": True,
+                    "models": 3,
                 }
             ]
         }
@@ -399,7 +295,7 @@ class ModelHistory(Reply):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"model_id": _MODEL_ID, "releases": [], "runs": [], "next_cursor": None}]
+            "examples": [{"model_id": MODEL_ID, "releases": [], "runs": [], "next_cursor": None}]
         }
     )
 
@@ -421,19 +317,15 @@ class PathSchema(Reply):
 class ModelSchema(Reply):
     """What goes into a model and what comes out, as JSON Schema (2020-12)."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model_id": _MODEL_ID,
-                    "task": "text-classification",
-                    "source": "task",
-                    "inputs": {"type": "object", "required": ["inputs"]},
-                    "outputs": {"type": "array"},
-                    "media_types": [],
-                    "paths": {},
-                }
-            ]
+    model_config = shown_as(
+        {
+            "model_id": MODEL_ID,
+            "task": "text-classification",
+            "source": "task",
+            "inputs": {"type": "object", "required": ["inputs"]},
+            "outputs": {"type": "array"},
+            "media_types": [],
+            "paths": {},
         }
     )
 
@@ -462,18 +354,14 @@ class Problem(Reply):
 class ProblemReply(Reply):
     """Every error has this form."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": {
-                        "code": "card_not_found",
-                        "message": "There is no such model version. GET /docker/models/ lists what there is.",
-                        "details": {},
-                        "request_id": "5f0c6a3f9b5d4a0e8f6f0f1f6a8f7f1c",
-                    }
-                }
-            ]
+    model_config = shown_as(
+        {
+            "error": {
+                "code": "card_not_found",
+                "message": "There is no such model version. GET /docker/models/ lists what there is.",
+                "details": {},
+                "request_id": "5f0c6a3f9b5d4a0e8f6f0f1f6a8f7f1c",
+            }
         }
     )
 
