@@ -28,7 +28,8 @@ import httpx
 from benchmarks.http_load import LoadResult, apply_requests, render_question
 from benchmarks.results import describe_machine, record_section, render_table
 from constellation_docker.cards import CardStore, ModelCard, Publication
-from constellation_docker.gateway.dagster_client import ADD_PARTITION, LAUNCH, LOCATION, REPOSITORY
+from constellation_docker.gateway.dagster_client import LOCATION, REPOSITORY
+from constellation_docker.gateway.dagster_operations import ADD_PARTITION, LAUNCH
 from constellation_docker.gateway.paging import write_cursor
 from constellation_docker.run_tags import PARTITION, REQUESTED_BY
 from constellation_docker.settings import Settings, load_settings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from constellation_docker.gateway import dagster_client
+from constellation_docker.gateway import dagster_operations
 from deploy.configuration_page import render_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,12 +24,12 @@ def test_the_configuration_page_is_made_from_the_settings() -> None:
 )
 def test_the_graphql_page_holds_the_operations_that_the_client_sends(operation: str) -> None:
     page = (ROOT / "docs" / "graphql.md").read_text(encoding="utf-8")
-    assert getattr(dagster_client, operation).strip() in page
+    assert getattr(dagster_operations, operation).strip() in page
 
 
 def test_the_graphql_page_shows_how_several_selections_go_in_one_query() -> None:
     page = (ROOT / "docs" / "graphql.md").read_text(encoding="utf-8")
-    assert dagster_client.render_several_runs(2).strip() in page
+    assert dagster_operations.render_several_runs(2).strip() in page
 
 
 def test_the_task_schemas_are_what_the_tasks_say() -> None:

@@ -2,7 +2,7 @@
 
 It sees to what Dagster does not: a launch for a partition that does not exist "succeeds" there and fails
 when it runs, so `package` and `deploy` add the partition first; and an unknown partitions definition
-answers "unauthorized". The operations are those of docs/graphql.md, which a test compares with this file.
+answers "unauthorized". The operations that it sends stand in `dagster_operations`, and in docs/graphql.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from constellation_docker.errors import ConstellationError
+from constellation_docker.gateway import dagster_operations as operations
 from constellation_docker.gateway.graphql import DagsterUnavailable, GraphQL
 from constellation_docker.run_tags import PARTITION
 
@@ -21,104 +22,6 @@ __all__ = ["DagsterClient", "DagsterUnavailable", "LaunchRefused", "LogEntry", "
 LOCATION = "constellation_docker"
 REPOSITORY = "__repository__"
 TERMINAL = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
-
-ADD_PARTITION = """
-mutation AddPartition($repository: RepositorySelector!, $definition: String!, $key: String!) {
-  addDynamicPartition(repositorySelector: $repository, partitionsDefName: $definition, partitionKey: $key) {
-    __typename
-    ... on PythonError { message }
-    ... on UnauthorizedError { message }
-  }
-}"""
-
-LAUNCH = """
-mutation Launch($execution: ExecutionParams!) {
-  launchRun(executionParams: $execution) {
-    __typename
-    ... on LaunchRunSuccess { run { runId status } }
-    ... on RunConfigValidationInvalid { errors { message } }
-    ... on PipelineNotFoundError { message }
-    ... on UnauthorizedError { message }
-    ... on PythonError { message }
-  }
-}"""
-
-ADD_AND_LAUNCH = """
-mutation AddAndLaunch($repository: RepositorySelector!, $definition: String!, $key: String!, $execution: ExecutionParams!) {
-  addDynamicPartition(repositorySelector: $repository, partitionsDefName: $definition, partitionKey: $key) {
-    __typename
-    ... on PythonError { message }
-    ... on UnauthorizedError { message }
-  }
-  launchRun(executionParams: $execution) {
-    __typename
-    ... on LaunchRunSuccess { run { runId status } }
-    ... on RunConfigValidationInvalid { errors { message } }
-    ... on PipelineNotFoundError { message }
-    ... on UnauthorizedError { message }
-    ... on PythonError { message }
-  }
-}"""
-
-RUN = """
-query Run($id: ID!) {
-  runOrError(runId: $id) {
-    __typename
-    ... on Run { runId status jobName creationTime startTime endTime tags { key value } }
-  }
-}"""
-
-RUNS = """
-query Runs($filter: RunsFilter!, $limit: Int, $cursor: String) {
-  runsOrError(filter: $filter, limit: $limit, cursor: $cursor) {
-    __typename
-    ... on Runs { results { runId status jobName creationTime startTime endTime tags { key value } } }
-    ... on PythonError { message }
-  }
-}"""
-
-FOUND_RUNS = """
-fragment Found on RunsOrError {
-  __typename
-  ... on Runs { results { runId status jobName creationTime startTime endTime tags { key value } } }
-  ... on PythonError { message }
-}"""
-
-LOGS = """
-query Logs($id: ID!, $cursor: String, $limit: Int) {
-  logsForRun(runId: $id, afterCursor: $cursor, limit: $limit) {
-    __typename
-    ... on EventConnection {
-      cursor
-      hasMore
-      events {
-        __typename
-        ... on MessageEvent { message timestamp level stepKey }
-        ... on ExecutionStepFailureEvent {
-          error { message }
-          failureMetadata { metadataEntries { label ... on TextMetadataEntry { text } ... on MarkdownMetadataEntry { mdStr } } }
-        }
-        ... on AssetCheckEvaluationEvent { evaluation { checkName success description assetKey { path } } }
-      }
-    }
-  }
-}"""
-
-TERMINATE = """
-mutation Terminate($id: String!) {
-  terminateRun(runId: $id, terminatePolicy: SAFE_TERMINATE) {
-    __typename
-    ... on TerminateRunFailure { message }
-    ... on RunNotFoundError { message }
-    ... on PythonError { message }
-  }
-}"""
-
-READINESS = """
-query Readiness {
-  repositoriesOrError { __typename ... on RepositoryConnection { nodes { name location { name } } } }
-  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
-}"""
 
 
 class LaunchRefused(ConstellationError):
@@ -212,13 +115,13 @@ class DagsterClient:
 
     def is_ready(self) -> bool:
         """Whether the webserver has loaded the code location and every daemon that is required is alive."""
-        answer = self._query(READINESS, {})
+        answer = self._query(operations.READINESS, {})
         daemons = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
         return _has_loaded(answer) and all(daemon["healthy"] for daemon in daemons if daemon["required"])
 
     def has_loaded(self) -> bool:
         """Whether the webserver has loaded the code location, so that runs can be launched and read."""
-        return _has_loaded(self._query(READINESS, {}))
+        return _has_loaded(self._query(operations.READINESS, {}))
 
     def add_partition(self, definition: str, key: str) -> None:
         """Add a dynamic partition; one that is there already is fine.
@@ -232,7 +135,7 @@ class DagsterClient:
             DagsterUnavailable: No answer, or an error inside Dagster.
         """
         variables = {"repository": self._selector(), "definition": definition, "key": key}
-        _check_added(self._query(ADD_PARTITION, variables)["addDynamicPartition"], definition, key)
+        _check_added(self._query(operations.ADD_PARTITION, variables)["addDynamicPartition"], definition, key)
 
     def package(self, key: str, *, tags: Mapping[str, str] | None = None) -> str:
         """Package a model version, adding its partition first, and return the run's id.
@@ -319,11 +222,11 @@ class DagsterClient:
 
     def _launch(self, execution: Mapping[str, Any], adding: tuple[str, str] | None) -> dict[str, Any]:
         if adding is None:
-            answer: dict[str, Any] = self._query(LAUNCH, {"execution": execution})["launchRun"]
+            answer: dict[str, Any] = self._query(operations.LAUNCH, {"execution": execution})["launchRun"]
             return answer
         definition, key = adding
         variables = {"repository": self._selector(), "definition": definition, "key": key}
-        answers = self._query(ADD_AND_LAUNCH, variables | {"execution": execution})
+        answers = self._query(operations.ADD_AND_LAUNCH, variables | {"execution": execution})
         answer = answers["launchRun"]
         try:
             _check_added(answers["addDynamicPartition"], definition, key)
@@ -336,7 +239,7 @@ class DagsterClient:
 
     def run(self, run_id: str) -> Run | None:
         """One run by its id."""
-        answer = self._query(RUN, {"id": run_id})["runOrError"]
+        answer = self._query(operations.RUN, {"id": run_id})["runOrError"]
         return _run(answer) if answer["__typename"] == "Run" else None
 
     def runs(
@@ -356,7 +259,9 @@ class DagsterClient:
             cursor: The id of the last run of the page before.
         """
         selection = RunSelection(tags, statuses).filter()
-        answer = self._query(RUNS, {"filter": selection, "limit": limit, "cursor": cursor})["runsOrError"]
+        answer = self._query(operations.RUNS, {"filter": selection, "limit": limit, "cursor": cursor})[
+            "runsOrError"
+        ]
         return _found(answer)
 
     def several_runs(self, selections: Sequence[RunSelection]) -> list[list[Run]]:
@@ -373,14 +278,14 @@ class DagsterClient:
         variables: dict[str, Any] = {}
         for number, selection in enumerate(selections):
             variables |= {f"filter{number}": selection.filter(), f"limit{number}": selection.limit}
-        answer = self._query(render_several_runs(len(selections)), variables)
+        answer = self._query(operations.render_several_runs(len(selections)), variables)
         return [_found(answer[f"runs{number}"]) for number in range(len(selections))]
 
     def logs(
         self, run_id: str, *, cursor: str | None = None, limit: int = 1000
     ) -> tuple[list[LogEntry], str | None]:
         """A run's log after a cursor, and the cursor to go on from."""
-        answer = self._query(LOGS, {"id": run_id, "cursor": cursor, "limit": limit})["logsForRun"]
+        answer = self._query(operations.LOGS, {"id": run_id, "cursor": cursor, "limit": limit})["logsForRun"]
         if answer["__typename"] != "EventConnection":
             return [], cursor
         entries = [
@@ -401,7 +306,7 @@ class DagsterClient:
         Raises:
             LaunchRefused: There is no such run, or it has ended.
         """
-        answer = self._query(TERMINATE, {"id": run_id})["terminateRun"]
+        answer = self._query(operations.TERMINATE, {"id": run_id})["terminateRun"]
         if answer["__typename"] != "TerminateRunSuccess":
             raise LaunchRefused(
                 f"The run {run_id} cannot be ended: {answer.get('message', answer['__typename'])}",
@@ -414,16 +319,6 @@ class DagsterClient:
     @staticmethod
     def _selector() -> dict[str, str]:
         return {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY}
-
-
-def render_several_runs(count: int) -> str:
-    """One query that asks for the runs of several filters."""
-    variables = ", ".join(f"$filter{number}: RunsFilter!, $limit{number}: Int" for number in range(count))
-    fields = "\n".join(
-        f"  runs{number}: runsOrError(filter: $filter{number}, limit: $limit{number}) {{ ...Found }}"
-        for number in range(count)
-    )
-    return f"\nquery SeveralRuns({variables}) {{\n{fields}\n}}{FOUND_RUNS}"
 
 
 def _found(answer: Mapping[str, Any]) -> list[Run]:
