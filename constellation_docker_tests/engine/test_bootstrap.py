@@ -33,8 +33,9 @@ def bootstrap() -> ModuleType:
 
 
 def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    # Without anything that is installed, as on a bare machine.
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
+        [sys.executable, "-I", "-S", str(SCRIPT), *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
