@@ -10,7 +10,14 @@ from constellation_docker.defs.model_assets import LockRecord, SourceRecord
 from constellation_docker.defs.partitions import partitioned_check
 from constellation_docker.defs.resources import EngineResource, SettingsResource
 from constellation_docker.defs.verdicts import IMAGE_ID, VERIFICATIONS
+from constellation_docker.errors import ConstellationError
 from constellation_docker.packaging import BuiltImage, inspect_code, verify_image
+
+
+class CodeRefused(ConstellationError):
+    """The repository's Python does not compile, or its handler has not the class that is called."""
+
+    code = "code_refused"
 
 
 @dg.multi_asset_check(
@@ -40,7 +47,13 @@ def inspect_source(
         if failures
         else {},
     )
-    _end_step(model_source.card.key, failures)
+    if failures:
+        # Not by Dagster's bare list of names: the sentence is the step's, the run's tag and so the backend's.
+        with explained(context, model_source.card.key, "inspecting the code"):
+            raise CodeRefused(
+                f"The code of {model_source.card.key} cannot be used: {'; '.join(failures)}.",
+                remedy="Correct it in the repository, and launch its packaging again. Nothing was published.",
+            )
 
 
 @dg.multi_asset_check(
@@ -86,10 +99,7 @@ def verify_built_image(
             settings=known.verification,
             on_line=context.log.info,
         )
-    failures = []
     for check in report.checks:
-        if not check.passed and not check.is_skipped:
-            failures.append(check.message)
         yield dg.AssetCheckResult(
             check_name=check.name,
             asset_key="model_image",
@@ -99,14 +109,5 @@ def verify_built_image(
             | {IMAGE_ID: dg.MetadataValue.text(report.image_id)}
             | ({} if check.passed else {"container log": metadata.log_end(report.log_tail)}),
         )
-    _end_step(model_source.card.key, failures, report.log_tail)
-
-
-def _end_step(model: str, failures: list[str], log_tail: str = "") -> None:
-    """Fail with the sentences of the checks, instead of Dagster's bare list of their names."""
-    if failures:
-        raise dg.Failure(
-            f"{model}: " + " ".join(failures) + " Nothing was published.",
-            metadata={"container log": metadata.log_end(log_tail)} if log_tail else {},
-            allow_retries=False,
-        )
+    with explained(context, model_source.card.key, "verifying the image"):
+        report.raise_for_failures()

@@ -95,6 +95,7 @@ def test_a_bad_repository_ends_with_one_sentence_and_a_corrected_one_is_publishe
     assert "bad-day@1" in sentence
     assert "UNEXPLAINED" not in sentence
     assert all(word in sentence for word in expected), sentence
+    assert packager.reason(row) in sentence, "what the gateway says is what the step says"
     assert packager.store.get(row.model_id).published_at is None
 
     corrected = packager.register(packager.copy(), description="corrected")
