@@ -21,6 +21,7 @@ from constellation_docker.packaging.base_image import ensure_base_image
 from constellation_docker.rollout import RolloutFailed, observe, plan_environment, remove_environment
 from constellation_docker.settings import BaseImageSettings, EnvironmentSettings, RegistrySettings
 from constellation_docker_tests.fixtures.debian import require_program
+from constellation_docker_tests.fixtures.engine import has_containerd_store
 from constellation_docker_tests.fixtures.ports import free_port
 from constellation_docker_tests.fixtures.tiny_service import Clients, Environment
 from deploy.debian_packages import PackagesUnavailable
@@ -45,7 +46,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def elsewhere(engine: Engine, certificates: Path) -> Iterator[EngineBeside]:
-    """Another engine in a network of its own, with a TLS door."""
+    """Another engine in a network of its own, with a TLS door, and with the image store of the one that builds."""
 
     def options(address: str) -> list[str]:
         write_certificates(certificates, address)
@@ -58,7 +59,7 @@ def elsewhere(engine: Engine, certificates: Path) -> Iterator[EngineBeside]:
         ]
 
     try:
-        with engine_of_suite("sid", options=options) as beside:
+        with engine_of_suite("sid", containerd_store=has_containerd_store(engine), options=options) as beside:
             yield beside
     except (Unusable, PackagesUnavailable) as error:
         pytest.skip(f"another engine cannot be had: {error}")
