@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from constellation_docker.defs import tags
+from constellation_docker.defs import metadata, tags
 from constellation_docker.defs.failures import explained
 from constellation_docker.defs.resources import EngineResource, SettingsResource
 from constellation_docker.packaging import pull_image as pull
@@ -45,7 +45,7 @@ def pull_image_op(
         {
             "reference": reference,
             "image id": pulled.id,
-            "size (bytes)": pulled.size_bytes,
+            "size (MB)": metadata.megabytes(pulled.size_bytes),
             "digests": ", ".join(pulled.repo_digests) or "(none)",
         }
     )

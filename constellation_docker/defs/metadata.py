@@ -1,6 +1,7 @@
 """What a person sees on an asset's page: typed results turned into numbers, tables and Markdown.
 
-Sizes are bytes and durations seconds, as numeric metadata, so that the UI plots them over time.
+Sizes are megabytes and durations seconds, as numeric metadata with the unit in its name, so that the UI plots them
+over time and a person reads them: it shows numbers without any grouping of their digits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import dagster as dg
 
 from constellation_docker.cards import DeploymentRow, ModelCard, ModelRow
+from constellation_docker.cards.front_matter import split_front_matter
 from constellation_docker.compose import ComposeFile
 from constellation_docker.packaging import (
     BaseImage,
@@ -28,21 +30,25 @@ Cell = str | int | float | bool | None
 
 MOST_TABLE_ROWS = 200
 MOST_LOG_LINES = 200
+LONGEST_STEP = 90
+"""Characters of a build step's name; the Dockerfile below has the whole."""
 
 
 def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
-    """A table with the columns of its first row; long ones are cut, and say so in their last row."""
-    columns = list(rows[0]) if rows else ["nothing"]
+    """A table with the columns of its first row; long ones are cut, and say so in their last row.
+
+    Without rows it is a word: the UI draws an empty table as a column that is called nothing.
+    """
+    if not rows:
+        return dg.MetadataValue.text("none")
+    columns = list(rows[0])
     shown = [dg.TableRecord(dict(row)) for row in rows[:MOST_TABLE_ROWS]]
     if len(rows) > MOST_TABLE_ROWS:
         rest = f"… and {len(rows) - MOST_TABLE_ROWS} more"
         shown.append(dg.TableRecord({column: rest if i == 0 else "" for i, column in enumerate(columns)}))
-    kinds = (
-        {column: _column_type(row[column] for row in rows) for column in columns}
-        if rows
-        else {"nothing": "string"}
+    schema = dg.TableSchema(
+        [dg.TableColumn(name=column, type=_column_type(row[column] for row in rows)) for column in columns]
     )
-    schema = dg.TableSchema([dg.TableColumn(name=column, type=kinds[column]) for column in columns])
     return dg.MetadataValue.table(shown, schema)
 
 
@@ -71,6 +77,23 @@ def _short(digest: str) -> str:
     return f"{digest[:19]}…" if len(digest) > 20 else digest
 
 
+def megabytes(size_bytes: int) -> float:
+    """A size that a person reads and the UI plots: 10^6 bytes, three digits after the point."""
+    return round(size_bytes / 1e6, 3)
+
+
+def card_page(text: str) -> dg.MetadataValue:
+    """A card as people read it: its Markdown first, then its front matter as the YAML that it is.
+
+    The UI's Markdown knows no front matter: it would draw a line, and all of it as one paragraph.
+    """
+    front_matter, markdown = split_front_matter(text)
+    if not front_matter:
+        return dg.MetadataValue.md(markdown)
+    fenced = code_block(front_matter, "yaml").value
+    return dg.MetadataValue.md(f"{markdown.strip()}\n\n---\n\nFront matter:\n\n{fenced}")
+
+
 def link_or_text(address: str) -> dg.MetadataValue:
     """A link where the address is one that a browser opens."""
     return (
@@ -88,7 +111,7 @@ def card_metadata(row: ModelRow, card: ModelCard) -> Metadata:
         card: Its card, merged with the repository's where that is known.
     """
     return {
-        "card": dg.MetadataValue.md(card.render(row.publication)),
+        "card": card_page(card.render(row.publication)),
         "model id": dg.MetadataValue.text(row.model_id),
         "revision": dg.MetadataValue.int(row.revision),
         "repository": link_or_text(card.repo_url),
@@ -118,13 +141,16 @@ def source_metadata(source: Source | None, card: ModelCard) -> Metadata:
         "repository": link_or_text(source.url),
         "kind": dg.MetadataValue.text(source.kind),
         "source digest": dg.MetadataValue.text(source.digest),
-        "size (bytes)": dg.MetadataValue.int(source.size_bytes),
+        "size (MB)": dg.MetadataValue.float(megabytes(source.size_bytes)),
         "files": dg.MetadataValue.int(len(source.files)),
         "fetch (s)": dg.MetadataValue.float(round(source.seconds, 3)),
         "largest files": table(
-            [{"path": file.path, "bytes": file.size_bytes, "sha256": file.sha256[:16]} for file in largest]
+            [
+                {"path": file.path, "MB": megabytes(file.size_bytes), "sha256": file.sha256[:16]}
+                for file in largest
+            ]
         ),
-        "card": dg.MetadataValue.md(card.render(None)),
+        "card": card_page(card.render(None)),
     }
 
 
@@ -187,25 +213,31 @@ def image_metadata(built: BuiltImage) -> Metadata:
     return {
         "image": dg.MetadataValue.text(built.tag),
         "image id": dg.MetadataValue.text(built.image_id),
-        "size (bytes)": dg.MetadataValue.int(built.size_bytes),
+        "size (MB)": dg.MetadataValue.float(megabytes(built.size_bytes)),
         "build (s)": dg.MetadataValue.float(round(built.seconds, 3)),
         "already built": dg.MetadataValue.bool(built.is_cached),
         "recipe digest": dg.MetadataValue.text(built.recipe_digest),
         "layers": table(
             [
-                {"layer": layer.name, "bytes": layer.size_bytes, "digest": _short(layer.digest)}
+                {"layer": layer.name, "MB": megabytes(layer.size_bytes), "digest": _short(layer.digest)}
                 for layer in built.layers
             ]
         ),
         "steps": table(
             [
-                {"step": step.name, "seconds": round(step.seconds, 2), "cached": step.is_cached}
+                {"seconds": round(step.seconds, 2), "cached": step.is_cached, "step": _step_name(step.name)}
                 for step in built.steps
             ]
         ),
         "labels": table([{"label": name, "value": value} for name, value in sorted(built.labels.items())]),
         "dockerfile": code_block(built.dockerfile, "dockerfile"),
     }
+
+
+def _step_name(name: str) -> str:
+    """A build step's name in one line that a page has room for."""
+    line = " ".join(name.split())
+    return line if len(line) <= LONGEST_STEP else f"{line[: LONGEST_STEP - 1]}…"
 
 
 def check_metadata(check: CheckResult) -> Metadata:

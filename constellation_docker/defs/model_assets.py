@@ -40,6 +40,9 @@ from constellation_docker.packaging import (
     resolve_lock,
 )
 
+DATA_VERSION_TAG = "dagster/data_version"
+"""How Dagster writes a materialization's data version down; those that it logs itself get it from their result."""
+
 
 class CardRecord(BaseModel):
     """A row of the card store as it was when its packaging began.
@@ -298,6 +301,8 @@ def published_image(
             partition=card.key,
             description="The maintained card, with what packaging learned.",
             metadata=metadata.card_metadata(row, card),
+            # The row is the same: with another data version all that was made of it would count as out of date.
+            tags={DATA_VERSION_TAG: row.card.digest},
         )
     )
     return dg.MaterializeResult(

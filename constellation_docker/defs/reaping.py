@@ -92,11 +92,11 @@ def leftovers(
             rows += _clean_home(store, known, is_dry, context.log.info)
     for problem in problems:
         context.log.warning(problem)
-    freed = sum(int(row["freed (bytes)"] or 0) for row in rows)
+    freed = round(sum(float(row["freed (MB)"] or 0) for row in rows), 3)
     return dg.MaterializeResult(
         metadata={
-            "freed (bytes)": dg.MetadataValue.int(0 if is_dry else freed),
-            "to be freed (bytes)": dg.MetadataValue.int(freed if is_dry else 0),
+            "freed (MB)": dg.MetadataValue.float(0.0 if is_dry else freed),
+            "to be freed (MB)": dg.MetadataValue.float(freed if is_dry else 0.0),
             "things": dg.MetadataValue.int(len(rows)),
             "dry run": dg.MetadataValue.bool(is_dry),
             "leftovers": metadata.table(rows),
@@ -349,7 +349,7 @@ def _row(where: str, item: Leftover) -> dict[str, metadata.Cell]:
         "what": item.sort,
         "name": item.name,
         "why": item.cause,
-        "freed (bytes)": item.size_bytes,
+        "freed (MB)": metadata.megabytes(item.size_bytes),
     }
 
 

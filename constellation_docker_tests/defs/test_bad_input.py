@@ -102,6 +102,10 @@ def test_a_bad_repository_ends_with_one_sentence_and_a_corrected_one_is_publishe
     assert corrected.model_id == row.model_id
     assert packager.package(corrected) == ""
     assert packager.store.get(row.model_id).published_at is not None
+    shown = packager.instance.get_latest_data_version_record(dg.AssetKey("model_card"), partition_key=row.key)
+    assert shown is not None and shown.asset_materialization is not None
+    digest = (shown.asset_materialization.tags or {})["dagster/data_version"]
+    assert digest == corrected.card.digest, "what was made of the card would count as out of date"
 
 
 @pytest.mark.slow

@@ -256,9 +256,9 @@ def test_the_pages_answer_the_next_question(location: Location, deployed: ModelR
       ... on AssetNode { assetMaterializations(partitions: $partition, limit: 1) { metadataEntries { __typename label } } } } }"""
     expected = {
         "model_card": {"card", "repository"},
-        "model_source": {"commit", "size (bytes)", "largest files"},
+        "model_source": {"commit", "size (MB)", "largest files"},
         "dependency_lock": {"lock", "packages", "runtime"},
-        "model_image": {"dockerfile", "size (bytes)", "build (s)", "layers", "steps"},
+        "model_image": {"dockerfile", "size (MB)", "build (s)", "layers", "steps"},
         "published_image": {"digest", "reference"},
         "deployment": {"endpoint", "plan", "revision", "replicas"},
     }
