@@ -9,9 +9,9 @@ pytest_plugins = [
     for path in sorted((Path(__file__).parent / "fixtures").glob("[a-z]*.py"))
 ]
 
-# What takes long to set up or to wait for: a Dagster of its own, engines and networks of its own, a browser.
+# What takes long to set up or to wait for: a Dagster of its own, engines and networks of its own, a browser, rollouts.
 LONG_FIXTURES = frozenset(
-    {"browser", "deployer", "gateway", "location", "packager", "queued", "second_engine"}
+    {"browser", "deployer", "gateway", "location", "make_environment", "packager", "queued", "second_engine"}
 )
 
 
