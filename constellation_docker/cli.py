@@ -1,6 +1,7 @@
 """The command line. Each group of commands lies in the room that it is about; this file only finds them.
 
-A failure is one line on standard error (`{"error": …}` with `--json`) and exit status 1; wrong usage is 2.
+A failure is one line on standard error (`{"error": …}` with `--json`), for a card with several problems one line for
+each, and exit status 1; wrong usage is 2.
 """
 
 from __future__ import annotations
@@ -131,6 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             click.echo(json.dumps({"error": about}, ensure_ascii=False, default=str), err=True)
         else:
             click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            # The sentence tells the first.
+            for problem in error.details.get("problems", [])[1:]:
+                click.echo(f"  also {problem['field']}: {problem['problem']}", err=True)
         sys.exit(1)
     except click.Abort:
         click.echo("Interrupted.", err=True)

@@ -195,7 +195,7 @@ def _facts(row: ModelRow | InvalidRow) -> dict[str, Any]:
         "model_name": row.card.model_name,
         "model_version": row.card.model_version,
         "slug": row.card.slug,
-        "task": row.card.task,
+        "task": row.card.task or (row.publication.task if row.publication else None),
         "state": state,
         "published_at": row.published_at.isoformat() if row.published_at else None,
         "image": row.publication.image if row.publication else None,

@@ -72,7 +72,10 @@ def test_a_model_version_is_registered_listed_shown_and_removed(run: Run, card_f
     with CardStore.open(url) as store:
         (row,) = store.list_models()
         store.publish(row.model_id, make_publication(row.model_id))
-    assert "published" in run("cards", "list", "--search", "sentiment").out
+    listed = run("cards", "list", "--search", "sentiment")
+    assert all(word in listed.out for word in ("published", "text-classification")), (
+        "packaging learned the task"
+    )
     shown = run("cards", "show", "acme/sentiment@1.0.0").out
     assert "registry.example/acme-sentiment@sha256:1" in shown
     assert ModelCard.from_readme(shown).branch == "fix"
@@ -123,6 +126,16 @@ def test_a_failure_is_one_line_and_a_status(
     if status == 1:
         assert outcome.error.startswith("Error: ")
         assert outcome.error.count("\n") == 1
+
+
+def test_every_problem_of_a_card_is_told_on_a_line_of_its_own(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    body = {**registration(), "licence": "mit"}
+    body["model_card"] = {**body["model_card"], "licence": "mit"}
+    path.write_text(json.dumps(body), encoding="utf-8")
+    first, second = run("cards", "add", str(path)).error.splitlines()
+    assert "licence: unknown field" in first
+    assert second == "  also model_card.licence: unknown field; did you mean license?"
 
 
 def test_a_failure_is_json_for_programs(run: Run) -> None:
