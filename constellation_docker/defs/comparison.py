@@ -6,17 +6,38 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NamedTuple
 
 import dagster as dg
 
 from constellation_docker.cards import CardStore, DeploymentRow
 from constellation_docker.cards.launch_guards import LaunchGuards, deployment_subject
+from constellation_docker.compose import ComposeFile
 from constellation_docker.defs import drift_history as history
 from constellation_docker.defs.environment import Environment
 from constellation_docker.defs.healing import Verdict, decide_healing, healing_request
 from constellation_docker.defs.past_runs import runs_on_services
 from constellation_docker.defs.resources import EngineResource
-from constellation_docker.rollout import Drift, DriftReport, find_drift, observe
+from constellation_docker.errors import ConstellationError
+from constellation_docker.rollout import (
+    IN_TURN,
+    Drift,
+    DriftReport,
+    HaproxyBalancer,
+    Observed,
+    Watched,
+    altered_ids,
+    choose_inspected,
+    choose_restored,
+    choose_spared,
+    complaints_of,
+    find_drift,
+    inspect_replicas,
+    mark_outliers,
+    observe,
+    outliers_of,
+    watch_traffic,
+)
 from constellation_docker.settings import Settings
 
 GUARD_SECONDS = 15.0
@@ -34,6 +55,9 @@ class Comparison:
         drifts: How each of these differs, by partition.
         ages: Since when each of these is known to differ, by partition.
         report: All that differs.
+        is_shared: Some service has several replicas at the balancer, so that they can be held beside each other.
+        traffic: What became of the requests of each replica, by host.
+        altered: Ids of the containers that were changed in place.
     """
 
     environment: str
@@ -42,6 +66,9 @@ class Comparison:
     drifts: Mapping[str, Drift | None] = field(default_factory=dict)
     ages: Mapping[str, history.Finding] = field(default_factory=dict)
     report: DriftReport = field(default_factory=DriftReport)
+    is_shared: bool = False
+    traffic: Mapping[str, Watched] = field(default_factory=dict)
+    altered: tuple[str, ...] = ()
 
     @property
     def healings(self) -> list[Verdict]:
@@ -60,6 +87,25 @@ class Comparison:
         return ". ".join(found)
 
 
+class Inspected(NamedTuple):
+    """Which containers a comparison looks into, each with a call of its own.
+
+    Attributes:
+        named: Ids of those that somebody may have changed in place.
+        turn: How many comparisons came before this one.
+        further: How many others, in turn.
+    """
+
+    named: tuple[str, ...] = ()
+    turn: int = 0
+    further: int = IN_TURN
+
+
+USUAL = Inspected()
+ALL = Inspected(further=1_000_000)
+"""All of them, for somebody who waits for the answer."""
+
+
 def compare(
     name: str,
     settings: Settings,
@@ -68,8 +114,22 @@ def compare(
     instance: dg.DagsterInstance,
     now: datetime,
     on_line: Callable[[str], None],
+    traffic: Mapping[str, Watched] | None = None,
+    inspected: Inspected = USUAL,
 ) -> Comparison:
     """Compare one environment with what is wanted, and decide about every service that differs.
+
+    Args:
+        name: The environment.
+        settings: All settings.
+        engines: The engines.
+        store: The card store.
+        instance: Dagster's instance.
+        now: The present.
+        on_line: Told what was left out, and why.
+        traffic: What had become of the requests of each replica at the last look, by host. Outliers that fail them get
+            no more when this returns, unless drift is only reported.
+        inspected: Which containers to look into for what was changed in place.
 
     Raises:
         StoreUnavailable: The card store cannot be reached.
@@ -81,9 +141,17 @@ def compare(
         return Comparison(name, is_empty=True)
     environment = Environment(name, settings, engines.of_environment(name))
     compiled = environment.compile_to_compare(store, on_line)
-    report = find_drift(observe(environment.engine, compiled.project), compiled)
+    observed = observe(environment.engine, compiled.project)
+    chosen = choose_inspected(observed, inspected.named, inspected.turn, inspected.further)
+    observed = inspect_replicas(environment.engine, observed, compiled, chosen)
+    watched = watch_traffic(observed.state, traffic or {}, now.timestamp(), settings.healing.outlier_failures)
+    outliers = outliers_of(watched)
+    if settings.healing.mode == "heal":
+        _spare(environment, compiled, mark_outliers(observed, outliers), on_line)
+    report = find_drift(observed, compiled, outliers)
     environment.keep_certificate(compiled, on_line)
     drifts = choose_drifts(rows, report)
+    complaints = complaints_of(watched)
     asked = [row for row in rows if row.key in drifts or row.stable_revision != row.revision]
     runs = runs_on_services(instance, asked)
     verdicts, ages = {}, {}
@@ -106,7 +174,49 @@ def compare(
             )
         verdicts[row.key], ages[row.key] = verdict, finding
     found = {key: drifts.get(key) for key in verdicts}
-    return Comparison(name, verdicts=verdicts, drifts=found, ages=ages, report=report)
+    for row in rows:
+        if row.key not in verdicts and row.row.card.slug in complaints:
+            verdicts[row.key] = Verdict(row, "left", "its replicas fail alike, so fresh ones would not help")
+            found[row.key] = _complain(row, complaints[row.row.card.slug])
+            ages[row.key] = history.find(instance, row.key, now)
+    is_shared = any(len(route.members) > 1 for route in observed.state.routes.values())
+    return Comparison(
+        name,
+        verdicts=verdicts,
+        drifts=found,
+        ages=ages,
+        report=report,
+        is_shared=is_shared,
+        traffic=watched,
+        altered=altered_ids(observed),
+    )
+
+
+def _complain(row: DeploymentRow, complaint: str) -> Drift:
+    """What is shown of a service whose model fails: nothing differs, and nobody is well served."""
+    what = f"{row.replicas} × {row.row.card.model_version}"
+    return Drift(row.row.card.slug, "keep", what, what, (complaint,))
+
+
+def _spare(
+    environment: Environment, compiled: ComposeFile, observed: Observed, on_line: Callable[[str], None]
+) -> None:
+    """Keep outliers from requests at once, before a run replaces them; and give them some where nobody else answers."""
+    if observed.balancer is None or not observed.balancer.is_ours:
+        return
+    balancer = HaproxyBalancer(environment.engine, observed.balancer.name, compiled.balancer_options)
+    try:
+        for slug, route in observed.state.routes.items():
+            if spared := choose_spared(route):
+                balancer.spare(slug, spared)
+                on_line(f"{environment.name}: {', '.join(spared)} gets no more requests: it fails them")
+            if restored := choose_restored(route):
+                balancer.switch(slug, ready=restored, drain=())
+                on_line(
+                    f"{environment.name}: {', '.join(restored)} gets requests again: nobody else is there"
+                )
+    except ConstellationError as error:
+        on_line(f"{environment.name}: {error}")
 
 
 def choose_drifts(rows: Sequence[DeploymentRow], report: DriftReport) -> dict[str, Drift]:

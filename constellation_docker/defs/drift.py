@@ -9,16 +9,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLong
 from datetime import UTC, datetime
-from typing import Self
 
 import dagster as dg
-from pydantic import BaseModel
 
 from constellation_docker.cards import StoreUnavailable
 from constellation_docker.compose import project_name
 from constellation_docker.defs import drift_history as history
 from constellation_docker.defs import tags
-from constellation_docker.defs.comparison import Comparison, compare, request_healings
+from constellation_docker.defs.comparison import ALL, Comparison, Inspected, compare, request_healings
+from constellation_docker.defs.drift_cursor import DriftCursor, Position, choose_reason, watch
 from constellation_docker.defs.failures import explained
 from constellation_docker.defs.healing import Verdict
 from constellation_docker.defs.jobs import deploy_model
@@ -35,62 +34,6 @@ NEWS_SECONDS = 12.0
 
 SLOW_SECONDS = 30.0
 """An engine that let a tick wait for so long as that is left alone for this time."""
-
-
-class Position(BaseModel):
-    """Where the sensor stands with one environment.
-
-    Attributes:
-        since: The engine's time up to which its events were read.
-        compared_at: When it was compared last, in seconds since 1970; 0: never.
-        look_at: When to compare it again without a reason; 0: no need.
-        not_before: When to ask its engine again; it was slow.
-        fingerprint: Of its containers' states, where its engine forgot events.
-        told: What was shown last of each service that differs, by partition.
-    """
-
-    since: float | None = None
-    compared_at: float = 0.0
-    look_at: float = 0.0
-    not_before: float = 0.0
-    fingerprint: str = ""
-    told: dict[str, history.Shown] = {}
-
-
-class DriftCursor(BaseModel):
-    """Where the sensor stands with each environment."""
-
-    environments: dict[str, Position] = {}
-
-    @property
-    def differing(self) -> dict[str, history.Shown]:
-        """What was shown last of every service that differs, by partition."""
-        return {key: shown for position in self.environments.values() for key, shown in position.told.items()}
-
-    @classmethod
-    def parse(cls, text: str | None) -> Self:
-        """The cursor that a tick was given; an empty one at the first tick."""
-        return cls.model_validate_json(text) if text else cls()
-
-
-def choose_reason(position: Position, news: News, now: float, settings: HealingSettings) -> str:
-    """Why an environment is to be compared now; empty where it is not.
-
-    Args:
-        position: Where the sensor stands with it.
-        news: What its engine told.
-        now: The present, in seconds since 1970.
-        settings: How often.
-    """
-    if news.events:
-        return ", ".join(news.events[:3]) + (", …" if len(news.events) > 3 else "")
-    if news.fingerprint and news.fingerprint != position.fingerprint:
-        return "more happened than the engine remembers"
-    if position.look_at and position.look_at <= now:
-        return "a service was not as wanted"
-    if now - position.compared_at >= settings.full_comparison_seconds:
-        return "the last comparison is long ago"
-    return ""
 
 
 @dg.sensor(
@@ -120,7 +63,17 @@ def drifted_deployments(
         with cards.open() as store:
             for name, (reason, news) in due.items():
                 try:
-                    found = compare(name, known, engines, store, context.instance, now, context.log.warning)
+                    found = compare(
+                        name,
+                        known,
+                        engines,
+                        store,
+                        context.instance,
+                        now,
+                        context.log.warning,
+                        cursor.environments[name].traffic,
+                        cursor.environments[name].inspected_with(news),
+                    )
                 except StoreUnavailable:
                     raise
                 except ConstellationError as error:
@@ -171,11 +124,22 @@ def heal_drift(
     now = datetime.now(UTC)
     notes: list[str] = []
     healings: list[Verdict] = []
+    # A schedule has no cursor, so the clock says whose turn it is.
+    turn = Inspected(turn=int(now.timestamp() // 60))
     try:
         with cards.open() as store:
             for name in known.environments:
                 try:
-                    found = compare(name, known, engines, store, context.instance, now, context.log.warning)
+                    found = compare(
+                        name,
+                        known,
+                        engines,
+                        store,
+                        context.instance,
+                        now,
+                        context.log.warning,
+                        inspected=turn,
+                    )
                 except StoreUnavailable:
                     raise
                 except ConstellationError as error:
@@ -216,7 +180,9 @@ def runs_as_wanted(
     with explained(context, "all environments", "comparing"), cards.open() as store:
         for name in known.environments:
             try:
-                found = compare(name, known, engines, store, context.instance, now, context.log.info)
+                found = compare(
+                    name, known, engines, store, context.instance, now, context.log.info, inspected=ALL
+                )
             except EngineUnreachable as error:
                 differing[name] = history.Shown(text=f"It could not be compared: {error}")
                 continue
@@ -244,7 +210,8 @@ def _ask_engines(
     for name, position in cursor.environments.items():
         if position.not_before <= now.timestamp():
             project = project_name(name, settings.environment(name))
-            asked[name] = pool.submit(_news_of, engines, name, project, position.since)
+            is_watched = position.is_shared and settings.healing.outlier_failures > 0
+            asked[name] = pool.submit(_news_of, engines, name, project, position.since, is_watched)
     # Whoever does not answer in time goes on without anybody waiting for it.
     pool.shutdown(wait=False)
     for name, future in asked.items():
@@ -259,7 +226,9 @@ def _ask_engines(
             position.look_at = now.timestamp()
             notes.append(f"{name}: {error}")
         else:
-            reason = choose_reason(position, news, now.timestamp(), settings.healing)
+            reason = watch(position, news, now.timestamp(), settings.healing) or choose_reason(
+                position, news, now.timestamp(), settings.healing
+            )
             if reason:
                 due[name] = (reason, news)
             else:
@@ -267,8 +236,8 @@ def _ask_engines(
     return due
 
 
-def _news_of(engines: EngineResource, name: str, project: str, since: float | None) -> News:
-    return read_news(engines.of_environment(name), project, since)
+def _news_of(engines: EngineResource, name: str, project: str, since: float | None, is_watched: bool) -> News:
+    return read_news(engines.of_environment(name), project, since, is_traffic_wanted=is_watched)
 
 
 def _show(
@@ -319,6 +288,10 @@ def _advance(
     position.since = news.until
     position.compared_at = now.timestamp()
     position.fingerprint = news.fingerprint or position.fingerprint
+    position.is_shared = found.is_shared
+    position.traffic = dict(found.traffic)
+    position.altered = found.altered
+    position.turn += 1
     if found.is_empty:
         position.not_before = now.timestamp() + settings.full_comparison_seconds
     moments = [verdict.look_at for verdict in found.verdicts.values() if verdict.look_at]

@@ -4,6 +4,13 @@ It touches the containers, networks and images of one Compose project, through `
 wanted comes from `compose`; whatever else is known is read from labels.
 """
 
+from constellation_docker.rollout.alteration import (
+    IN_TURN,
+    altered_ids,
+    choose_inspected,
+    find_alterations,
+    inspect_replicas,
+)
 from constellation_docker.rollout.balancer import Balancer, BalancerState, Member, Route
 from constellation_docker.rollout.certificates import (
     Certificate,
@@ -25,6 +32,15 @@ from constellation_docker.rollout.haproxy import HaproxyBalancer
 from constellation_docker.rollout.news import News, read_news
 from constellation_docker.rollout.observed import Observed, ObservedBalancer, Replica, observe
 from constellation_docker.rollout.operation import Change, Kind, Operation, Plan
+from constellation_docker.rollout.outliers import (
+    Watched,
+    choose_restored,
+    choose_spared,
+    complaints_of,
+    mark_outliers,
+    outliers_of,
+    watch_traffic,
+)
 from constellation_docker.rollout.pace import Lease
 from constellation_docker.rollout.plan import plan_environment, plan_rollout
 from constellation_docker.rollout.removal import (
@@ -36,6 +52,7 @@ from constellation_docker.rollout.removal import (
 from constellation_docker.rollout.rollout import RolloutResult, roll_out
 
 __all__ = [
+    "IN_TURN",
     "Balancer",
     "BalancerRefused",
     "BalancerState",
@@ -62,8 +79,18 @@ __all__ = [
     "Route",
     "StepFailed",
     "StepRecord",
+    "Watched",
+    "altered_ids",
+    "choose_inspected",
+    "choose_restored",
+    "choose_spared",
+    "complaints_of",
+    "find_alterations",
     "find_drift",
+    "inspect_replicas",
+    "mark_outliers",
     "observe",
+    "outliers_of",
     "plan_environment",
     "plan_rollout",
     "private_authority",
@@ -74,4 +101,5 @@ __all__ = [
     "renew_certificate",
     "resolve_certificate",
     "roll_out",
+    "watch_traffic",
 ]

@@ -8,12 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from constellation_docker.cards.serving_options import RateLimit
 
 MemberState = Literal["ready", "drain", "maint"]
 CheckState = Literal["up", "down", "unknown"]
+
+
+class Tally(NamedTuple):
+    """What became of a replica's requests and checks since the balancer was started.
+
+    Attributes:
+        good: Requests that it answered, but for those with 5xx.
+        bad: Requests that it answered with 5xx, and those that could not reach it or broke off.
+        failed_checks: Checks that failed while it was taken for good.
+    """
+
+    good: int = 0
+    bad: int = 0
+    failed_checks: int = 0
+
+
+NOTHING_YET = Tally()
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,8 @@ class Member:
         reason: What the last check found, in the balancer's words.
         failures: How many checks in a row have failed.
         version: The model's version, for people who look.
+        is_outlier: It was found to fail requests that its siblings answer; a deployment replaces it.
+        tally: What became of its requests.
     """
 
     host: str
@@ -43,6 +62,8 @@ class Member:
     reason: str = ""
     failures: int = 0
     version: str = ""
+    is_outlier: bool = False
+    tally: Tally = NOTHING_YET
 
     @property
     def is_serving(self) -> bool:

@@ -75,9 +75,22 @@ class BalancerContainer:
             self._haproxy.save_certificate(self._certificate)
         self.start()
 
-    def start(self) -> None:
-        """Start it where it is stopped, restart it where HAProxy does not answer."""
+    def start(self, present_name: str = "") -> None:
+        """Start it where it is stopped, restart it where HAProxy does not answer; undo what was done to it in place.
+
+        Args:
+            present_name: What its container is called now; empty: as it should be.
+        """
+        if present_name not in {"", self.name}:
+            self._engine.rename(present_name, self.name)
+            if self._haproxy.answers():
+                return
         facts = self._engine.container(self.name) or {}
+        networks = (facts.get("NetworkSettings") or {}).get("Networks") or {}
+        if facts and self._file.network not in networks:
+            self._engine.connect_container(
+                self._file.network, self.name, aliases=(self.name, self._file.balancer.name)
+            )
         if (facts.get("State") or {}).get("Running"):
             self._engine.restart(self.name, grace_seconds=_STOP_GRACE_SECONDS)
         else:

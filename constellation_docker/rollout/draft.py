@@ -36,7 +36,10 @@ class Situation:
         fitting = [
             replica
             for replica in replicas
-            if compiled and replica.spec_hash == compiled.spec_hash and replica.is_hopeful
+            if compiled
+            and replica.spec_hash == compiled.spec_hash
+            and replica.is_hopeful
+            and not is_outlier(replica, members)
         ]
         # Those that serve come first, so that scaling down never takes one of them before one that does not.
         fitting.sort(
@@ -50,10 +53,13 @@ class Situation:
         staying = fitting[:wanted]
         ids = {replica.id for replica in staying}
         taken = {replica.number for replica in replicas}
+        names = [replica.name for replica in replicas]
         numbers: list[int] = []
         number = 1
         while len(numbers) < wanted - len(staying):
-            if number not in taken and replica_host(slug, number) not in members:
+            # Somebody may have given one container the name that is another's.
+            is_named = any(name.endswith(f"-{slug}-{number}") for name in names)
+            if number not in taken and not is_named and replica_host(slug, number) not in members:
                 numbers.append(number)
             number += 1
         leaving = tuple(replica for replica in replicas if replica.id not in ids)
@@ -102,7 +108,8 @@ class Situation:
     def leaving_cause(self) -> str:
         if self.has_stale:
             return "a newer release takes its place"
-        broken = any(not replica.is_hopeful for replica in self.leaving)
+        members = self.members
+        broken = any(not replica.is_hopeful or is_outlier(replica, members) for replica in self.leaving)
         return "it does not run as it should" if broken else "fewer replicas are wanted"
 
 
@@ -215,6 +222,12 @@ class Draft:
         for replica in replicas:
             self.add(Kind.REMOVE_REPLICA, replica.name, cause, hosts=(replica.host,), begins=True)
         self.close()
+
+
+def is_outlier(replica: Replica, members: dict[str, Member]) -> bool:
+    """Whether a replica fails requests that its siblings answer."""
+    member = members.get(replica.host)
+    return member is not None and member.is_outlier
 
 
 def is_ready(replica: Replica, members: dict[str, Member]) -> bool:

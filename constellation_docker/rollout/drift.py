@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from constellation_docker.compose import CompiledService, ComposeFile
 from constellation_docker.rollout.balancer import Route
-from constellation_docker.rollout.draft import is_ready
+from constellation_docker.rollout.draft import is_outlier, is_ready
 from constellation_docker.rollout.observed import Observed, Replica
 from constellation_docker.rollout.operation import Action, Kind
+from constellation_docker.rollout.outliers import SPARED, mark_outliers
 from constellation_docker.rollout.plan import assume_state, plan_environment
 
 _GROUND = frozenset({Kind.CREATE_NETWORK, Kind.CREATE_BALANCER, Kind.START_BALANCER})
@@ -55,13 +56,17 @@ class DriftReport:
     foreign: tuple[str, ...] = ()
 
 
-def find_drift(observed: Observed, compose_file: ComposeFile) -> DriftReport:
+def find_drift(
+    observed: Observed, compose_file: ComposeFile, outliers: Mapping[str, str] | None = None
+) -> DriftReport:
     """Compare an environment as it is with its Compose file.
 
     Args:
         observed: As it is.
         compose_file: As it is to be. What it keeps as it runs is no drift.
+        outliers: What makes replicas outliers that fail requests, by host; others the balancer has marked.
     """
+    observed = mark_outliers(observed, outliers or {})
     plan = plan_environment(observed, compose_file)
     state = assume_state(observed)
     services = {}
@@ -70,7 +75,7 @@ def find_drift(observed: Observed, compose_file: ComposeFile) -> DriftReport:
             continue
         slug = change.service
         compiled, replicas = compose_file.services.get(slug), observed.replicas(slug)
-        faults = describe_faults(compiled, replicas, state.routes.get(slug))
+        faults = describe_faults(compiled, replicas, state.routes.get(slug), outliers)
         services[slug] = Drift(
             slug,
             change.action,
@@ -87,7 +92,10 @@ def find_drift(observed: Observed, compose_file: ComposeFile) -> DriftReport:
 
 
 def describe_faults(
-    compiled: CompiledService | None, replicas: Sequence[Replica], route: Route | None
+    compiled: CompiledService | None,
+    replicas: Sequence[Replica],
+    route: Route | None,
+    outliers: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """What is wrong with a service.
 
@@ -95,7 +103,9 @@ def describe_faults(
         compiled: What is wanted; None: that it is gone.
         replicas: Its containers.
         route: What the balancer does for it.
+        outliers: What makes replicas outliers, by host, where that is known.
     """
+    findings = outliers or {}
     if compiled is None or compiled.wanted.replicas == 0:
         return tuple(f"{replica.name} is not wanted" for replica in replicas)
     members = {member.host: member for member in (route.members if route else ())}
@@ -107,6 +117,10 @@ def describe_faults(
             faults.append(f"{replica.name} is {replica.state}")
         elif not replica.is_healthy:
             faults.append(f"{replica.name} is {replica.health}")
+        elif replica.alterations:
+            faults += [f"{replica.name} {alteration}" for alteration in replica.alterations]
+        elif is_outlier(replica, members):
+            faults.append(f"{replica.name} {findings.get(replica.host, SPARED)}")
         elif not is_ready(replica, members):
             faults.append(f"the balancer gives {replica.name} no requests")
     missing = compiled.wanted.replicas - len(replicas)

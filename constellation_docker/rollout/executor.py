@@ -151,7 +151,9 @@ class Executor:
             Kind.PULL_IMAGE: lambda step, _: self._pull(step.target),
             Kind.CREATE_NETWORK: lambda step, _: self._create_network(step.target),
             Kind.CREATE_BALANCER: lambda _, seen: self._container().create(assume_state(seen)),
-            Kind.START_BALANCER: lambda _, __: self._container().start(),
+            Kind.START_BALANCER: lambda _, seen: self._container().start(
+                seen.balancer.name if seen.balancer else ""
+            ),
             Kind.REPLACE_BALANCER: lambda _, seen: self._container().replace(assume_state(seen)),
             Kind.TAKE_OVER_BALANCER: lambda _, seen: self._container().take_over(assume_state(seen)),
             Kind.RELOAD_BALANCER: lambda _, seen: self._container().reload(plan_routes(seen)),

@@ -31,6 +31,7 @@ from constellation_docker.rollout.haproxy_commands import (
     plan_registration,
     plan_removal,
     plan_route_removal,
+    plan_sparing,
     plan_switch,
 )
 from constellation_docker.rollout.haproxy_config import (
@@ -142,6 +143,10 @@ class HaproxyBalancer:
         """Give requests to the members `ready`, and no more to `drain`, in one step."""
         is_gentle = self._options.slow_start_seconds > 0
         self._change(lambda backends: plan_switch(backends, slug, ready, drain, is_gentle=is_gentle))
+
+    def spare(self, slug: str, hosts: Collection[str]) -> None:
+        """Give members that fail requests no more of them, where another one answers. The next deployment replaces them."""
+        self._change(lambda backends: plan_sparing(backends, slug, hosts))
 
     def unregister(self, slug: str, hosts: Collection[str]) -> None:
         """Take members out of a route."""

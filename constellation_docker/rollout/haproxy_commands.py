@@ -6,6 +6,7 @@ Reference: https://docs.haproxy.org/2.6/management.html#9.3
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from constellation_docker.compose.balancer_config import rate_value
 from constellation_docker.rollout.balancer import Member, Route
@@ -143,11 +144,14 @@ def plan_switch(
 
     members = backend.route.members if backend.route else ()
     serving = {member.host for member in members if member.state == "ready"}
+    outliers = {member.host: member for member in members if member.is_outlier}
     is_beside_others = bool(serving - set(drain) - set(ready))
     commands = []
     for host in sorted(ready):
         # The file on disk says `weight 0` of a member that drains, so one read from there must get its weight back.
         commands.append(f"set server {name(host)} weight 1")
+        if host in outliers:
+            commands.append(_mark(backend, outliers[host], is_outlier=False))
         if is_gentle and is_beside_others and host not in serving:
             # HAProxy's slow start begins where a server leaves maintenance. It would also forget that the checks
             # were good, and take the server out at the first bad one.
@@ -160,6 +164,31 @@ def plan_switch(
             commands.append(f"set server {name(host)} state ready")
     commands += [f"set server {name(host)} state drain" for host in sorted(drain) if host in backend.places]
     return commands
+
+
+def plan_sparing(backends: Sequence[Backend], slug: str, hosts: Collection[str]) -> list[str]:
+    """The commands that keep outliers from further requests, and mark them.
+
+    Returns:
+        Nothing where no other member could answer instead: an answer that may fail is better than none.
+    """
+    backend = backend_of(backends, slug)
+    if backend is None or backend.route is None:
+        return []
+    members = backend.route.members
+    if not any(member.is_serving and member.host not in hosts for member in members):
+        return []
+    commands = []
+    for member in members:
+        if member.host in hosts and member.state == "ready":
+            server = f"{backend.name}/{backend.server(backend.places[member.host])}"
+            commands += [f"set server {server} state drain", _mark(backend, member, is_outlier=True)]
+    return commands
+
+
+def _mark(backend: Backend, member: Member, *, is_outlier: bool) -> str:
+    name = member_name(replace(member, is_outlier=is_outlier))
+    return f"set map {NAMES_MAP} {backend.server(backend.places[member.host])} {name}"
 
 
 def plan_removal(backends: Sequence[Backend], slug: str, hosts: Collection[str]) -> list[str]:

@@ -49,6 +49,8 @@ SPARE_BACKENDS = 32
 # Says on the runtime socket (`show env`) which configuration is in force, apart from routes and members.
 LAYOUT_VARIABLE = "CONSTELLATION_LAYOUT"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
+# Ends the name of a server that is kept from requests because it fails them. No host and no version has the sign.
+_OUTLIER_MARK = "~outlier"
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,18 @@ def timeout_milliseconds(route: Route) -> int:
 
 
 def member_name(member: Member) -> str:
-    """What the status page is told of a server: host and version, without a space."""
-    return f"{_UNSAFE.sub('_', member.host)}@{_UNSAFE.sub('_', member.version)}"
+    """What the status page is told of a server: host and version, without a space, and whether it is an outlier.
+
+    The entry outlives a restart, and any run reads from it what an earlier look found out.
+    """
+    mark = _OUTLIER_MARK if member.is_outlier else ""
+    return f"{_UNSAFE.sub('_', member.host)}@{_UNSAFE.sub('_', member.version)}{mark}"
+
+
+def parse_member_name(name: str) -> tuple[str, bool]:
+    """The version, and whether it is an outlier, from what `member_name` wrote."""
+    version = name.partition("@")[2]
+    return version.removesuffix(_OUTLIER_MARK), version.endswith(_OUTLIER_MARK)
 
 
 def layout_of(options: BalancerOptions) -> str:

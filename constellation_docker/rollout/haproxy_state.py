@@ -14,7 +14,7 @@ from constellation_docker.compose.balancer_config import (
     TIMEOUT_MARGIN_SECONDS,
     parse_rate,
 )
-from constellation_docker.rollout.balancer import CheckState, Member, MemberState, Route
+from constellation_docker.rollout.balancer import CheckState, Member, MemberState, Route, Tally
 from constellation_docker.rollout.haproxy_config import (
     FREE_HOST,
     LAYOUT_VARIABLE,
@@ -25,6 +25,7 @@ from constellation_docker.rollout.haproxy_config import (
     ROUTES_MAP,
     TIMEOUTS_MAP,
     Backend,
+    parse_member_name,
 )
 
 _POOL = re.compile(r"pool-(\d+)")
@@ -130,6 +131,7 @@ def _member(row: Mapping[str, str], shown: Mapping[str, Any], path: str, name: s
         state = "maint"
     elif admin & _DRAINING or row["srv_uweight"] == "0":
         state = "drain"
+    version, is_outlier = parse_member_name(name)
     return Member(
         host=row["srv_fqdn"],
         port=int(row["srv_port"]),
@@ -140,7 +142,23 @@ def _member(row: Mapping[str, str], shown: Mapping[str, Any], path: str, name: s
         address=None if row["srv_addr"] == "-" else row["srv_addr"],
         failures=_failures(row),
         reason=" ".join(part for part in (shown.get("check_status", ""), shown.get("last_chk", "")) if part),
-        version=name.partition("@")[2],
+        version=version,
+        is_outlier=is_outlier,
+        tally=_tally(shown),
+    )
+
+
+def _tally(shown: Mapping[str, Any]) -> Tally:
+    """From the statistics of a server (management.html, 9.1). An answer with 5xx is no response error, and the other
+    way round: what broke off has no status from the server."""
+
+    def total(*names: str) -> int:
+        return sum(int(shown.get(name) or 0) for name in names)
+
+    return Tally(
+        good=total("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx"),
+        bad=total("hrsp_5xx", "econ", "eresp"),
+        failed_checks=total("chkfail"),
     )
 
 

@@ -202,6 +202,8 @@ class HealthGate:
     def _turned_bad(self, replica: Replica | None, member: Member | None, crashes_before: int) -> str:
         if replica is None:
             return "its container is gone"
+        if member is not None and member.is_outlier:
+            return "it fails requests that other replicas answer"
         if member is None or member.state != "ready":
             return "the balancer does not know it any more"
         faults = {

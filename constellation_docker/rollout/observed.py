@@ -41,6 +41,7 @@ class Replica:
         model_id: The version's id.
         revision: The deployment's revision that created it; None where stock Compose did.
         created: When, in seconds since 1970.
+        alterations: What somebody changed of it in place, in words that follow its name, as far as that was looked at.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Replica:
     model_id: str = ""
     revision: int | None = None
     created: int = 0
+    alterations: tuple[str, ...] = ()
 
     @property
     def is_running(self) -> bool:
@@ -74,6 +76,8 @@ class Replica:
     @property
     def is_hopeful(self) -> bool:
         """Whether it is healthy, or may become so without being replaced."""
+        if self.alterations:
+            return False
         return self.is_healthy or self.state == "created" or (self.is_running and self.health == "starting")
 
     def member(self) -> Member:
@@ -88,7 +92,7 @@ class ObservedBalancer:
     Attributes:
         id: The container's id.
         name: Its name.
-        state: The engine's word for what it does.
+        state: The engine's word for what it does, or `disconnected`, where it runs and was taken off its network.
         spec_hash: Our hash of what it was created from.
         answers: Whether HAProxy answers.
         is_ours: Whether our configuration is in force, not the one for stock Compose.
@@ -200,8 +204,11 @@ def parse_replica(container: Mapping[str, Any]) -> Replica:
     health = _HEALTH.search(container.get("Status") or "")
     name = _name(container)
     networks: Mapping[str, Mapping[str, Any]] = (container.get("NetworkSettings") or {}).get("Networks") or {}
-    addresses = [network["IPAddress"] for network in networks.values() if network.get("IPAddress")]
-    is_detached = container["State"] == "running" and "NetworkSettings" in container and not addresses
+    project = found.get(labels.COMPOSE_PROJECT, "")
+    # It may have been connected to other networks too; the balancer reaches it in this one.
+    address = (networks.get(f"{project}_default") or {}).get("IPAddress") or None
+    is_detached = container["State"] == "running" and "NetworkSettings" in container and not address
+    own_name = f"{project}-{found.get(labels.COMPOSE_SERVICE, '')}-{number}"
     return Replica(
         id=container["Id"],
         name=name,
@@ -216,11 +223,12 @@ def parse_replica(container: Mapping[str, Any]) -> Replica:
         ready_path=found.get(labels.READY_PATH, "/ready"),
         timeout_seconds=float(found.get(labels.TIMEOUT, DEFAULT_TIMEOUT_SECONDS)),
         stop_grace_seconds=float(found.get(labels.STOP_GRACE, "30")),
-        address=addresses[0] if addresses else None,
+        address=address,
         version=found.get(labels.VERSION, ""),
         model_id=found.get(labels.MODEL_ID, ""),
         revision=int(revision) if revision else None,
         created=int(container.get("Created", 0)),
+        alterations=() if name == own_name else (f"has another name than {own_name}",),
     )
 
 
@@ -229,10 +237,14 @@ def _observed_balancer(container: Mapping[str, Any]) -> ObservedBalancer:
     public = [
         port["PublicPort"] for port in ports if port.get("PublicPort") and port.get("PrivatePort") == PORT
     ]
+    networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
+    is_detached = container["State"] == "running" and not any(
+        network.get("IPAddress") for network in networks.values()
+    )
     return ObservedBalancer(
         id=container["Id"],
         name=_name(container),
-        state=container["State"],
+        state="disconnected" if is_detached else container["State"],
         spec_hash=(container.get("Labels") or {}).get(labels.SPEC_HASH, ""),
         published_port=public[0] if public else None,
     )

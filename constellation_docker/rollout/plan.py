@@ -71,6 +71,8 @@ def plan_ground(observed: Observed, compose_file: ComposeFile) -> tuple[Operatio
         add(Kind.CREATE_BALANCER, "the environment has no balancer")
     elif balancer.spec_hash != compose_file.balancer_hash:
         add(Kind.REPLACE_BALANCER, "its image, its ports or whether it speaks TLS changed")
+    elif balancer.name != name:
+        add(Kind.START_BALANCER, f"its container was given the name {balancer.name}")
     elif not balancer.answers:
         add(Kind.START_BALANCER, f"it is {balancer.state} and does not answer")
     elif not balancer.is_ours:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from constellation_docker.compose import CompiledService, ComposeFile, endpoint_url
 from constellation_docker.engine import Engine
 from constellation_docker.errors import ConstellationError
+from constellation_docker.rollout.alteration import inspect_replicas
 from constellation_docker.rollout.certificates import resolve_certificate
 from constellation_docker.rollout.errors import Outcome, RolloutCancelled, RolloutFailed, StepFailed
 from constellation_docker.rollout.executor import Executor, OperationFailed, Order, StepRecord
@@ -141,6 +142,8 @@ def roll_out(
     )
     executor = Executor(order, engine, balancer, pace=pace, on_line=on_line, pull=pull)
     observed = _prepare(executor, order, engine, pace)
+    own = {replica.id for replica in observed.replicas(slug)}
+    observed = pace.endure(lambda: inspect_replicas(engine, observed, compose_file, own))
     if observed.balancer is not None and observed.balancer.is_ours:
         pace.endure(balancer.settle)
         if certificate is not None and pace.endure(lambda: balancer.install_certificate(certificate.pem)):

@@ -49,6 +49,12 @@ class HealingSettings(Section):
         description="Pause after the first healing of a release; each further one doubles it.",
     )
     max_backoff_seconds: float = Field(600, ge=0, description="Longest such pause.")
+    outlier_failures: int = Field(
+        10,
+        ge=0,
+        description="A replica that failed so many requests within a minute, and half of all, while its siblings answer "
+        "theirs, gets no more and is replaced; 0: nobody looks.",
+    )
     quiet_seconds: float = Field(
         3600, ge=0, description="A release that was well for so long starts to be counted anew."
     )

@@ -15,7 +15,7 @@ import pytest
 from constellation_docker.compose import endpoint_url
 from constellation_docker.definitions import defs
 from constellation_docker.defs import drift, drift_history, tags
-from constellation_docker.defs.drift import DriftCursor, Position, choose_reason
+from constellation_docker.defs.drift_cursor import DriftCursor, Position, choose_reason
 from constellation_docker.defs.drift_history import Shown
 from constellation_docker.engine.client import EngineClient
 from constellation_docker.rollout import News, observe

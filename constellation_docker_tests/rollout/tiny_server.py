@@ -1,6 +1,7 @@
 """A model server as small as can be, for rollouts in tests. Its behaviour is set by environment variables.
 
-READY_AFTER counts from its start, BAD_AFTER from the first request that it was given.
+READY_AFTER counts from its start, BAD_AFTER from the first request that it was given. After SIGUSR1 it is ready as before
+and answers every request with 500.
 """
 
 import json
@@ -18,6 +19,7 @@ BAD_AFTER = float(os.environ.get("BAD_AFTER", "1e9"))
 
 
 ASKED = []
+FAILING = []
 
 
 def is_ready():
@@ -36,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
             ASKED.append(time.monotonic())
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         time.sleep(float(self.headers.get("X-Slow", SLOW)))
-        self.answer(int(self.headers.get("X-Status", "200")), len(body))
+        self.answer(500 if FAILING else int(self.headers.get("X-Status", "200")), len(body))
 
     def answer(self, status, size=0):
         text = json.dumps(
@@ -70,6 +72,7 @@ if os.environ.get("CRASH"):
     sys.exit(3)
 server = Server(("0.0.0.0", int(os.environ.get("PORT", "8080"))), Handler)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+signal.signal(signal.SIGUSR1, lambda *_: FAILING.append(True))
 print("listening, version", os.environ.get("VERSION", "1"), flush=True)
 server.serve_forever()
 server.server_close()
