@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import socket
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from constellation_docker.rollout.observed import balancer_name
 from constellation_docker.settings import BaseImageSettings, EnvironmentSettings
 from constellation_docker_tests.fixtures.browser import Browser
 from constellation_docker_tests.fixtures.deadline import wait_for
+from constellation_docker_tests.fixtures.debian import require_program
 from constellation_docker_tests.fixtures.ports import free_port
 from constellation_docker_tests.fixtures.tiny_service import PATIENT, Clients, Environment
 
@@ -236,6 +238,8 @@ def test_a_newer_haproxy_does_all_of_it_too(environment: Environment, tmp_path: 
     said = environment.engine.execute(name, ["haproxy", "-v"]).stdout.decode()
     assert said.startswith("HAProxy version 3.")
     authority = private_authority(environment.name, environment.settings).certificate(datetime.now(UTC))
+    # The client stops sending and reads the refusal; HAProxy 2.6 takes that for a broken stream.
+    assert refuse_over_http_2(environment, authority, tmp_path) == "2 413"
     with Clients(environment.url(), count=4, authority=authority) as clients:
         environment.want(replicas=2, **limits)
         environment.roll_out()
@@ -270,6 +274,19 @@ def test_a_connection_that_idles_across_a_reload_has_its_next_request_answered_b
             assert idle.recv(1) == b""
             assert moving.result().outcome == "successful"
     assert not balancer_of(environment).has_former_process()
+
+
+def refuse_over_http_2(environment: Environment, authority: str, folder: Path) -> str:
+    """Version and status of the answer to a body of 4 MB; curl fails where its stream is broken off."""
+    (folder / "authority.pem").write_text(authority)
+    (folder / "body").write_bytes(b"x" * 4_000_000)
+    words = ["--http2", "--data-binary", f"@{folder}/body", "-H", "Expect:", "-o", folder / "answer"]
+    words += ["--cacert", folder / "authority.pem", "-w", "%{http_version} %{http_code}"]
+    curl = [require_program("curl", "curl"), "-sS", "--max-time", "60", *words, environment.url()]
+    done = subprocess.run(curl, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "answer").read_text())["code"] == "too_large"
+    return done.stdout
 
 
 def ask_over(connection: socket.socket) -> tuple[str, str]:
