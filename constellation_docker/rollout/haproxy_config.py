@@ -1,7 +1,7 @@
 """HAProxy's configuration under our rollouts: a pool of equal backends, and maps that say what each is for.
 
-HAProxy 2.6 can neither add a backend nor change a server's health check while it runs, and a reload closes idle client
-connections, which costs requests. So backends and server slots are made in advance, and whatever differs between models
+HAProxy 2.6 can neither add a backend nor change a server's health check while it runs, and after a reload the former
+process goes on for the clients that it has, with the replicas of then. So backends and server slots are made in advance, and whatever differs between models
 (which backend, readiness path, timeout, body limit) lies in maps, which the runtime socket can change. Only a pool that
 has run out is enlarged by a reload.
 Reference: https://docs.haproxy.org/2.6/configuration.html and management.html (§9.3); understood by 2.6 and later.
