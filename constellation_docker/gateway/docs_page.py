@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 # Swagger UI writes style attributes; scripts come from files only.
@@ -20,7 +21,7 @@ KEEP = "private, max-age=86400"
 
 
 def docs_routes(app: FastAPI) -> list[BaseRoute]:
-    """The routes of `/docs` and `/openapi.json` for an application."""
+    """The routes of `/docs` and `/openapi.json` for an application; who opens `/` in a browser is sent to the page."""
     ours = resources.files("constellation_docker.gateway") / "pages"
     swagger = resources.files("fastapi_offline") / "static"
     files: dict[str, tuple[Traversable, str]] = {
@@ -35,9 +36,35 @@ def docs_routes(app: FastAPI) -> list[BaseRoute]:
     ]
 
     def openapi(_request: Request) -> Response:
-        return JSONResponse(app.openapi())
+        return JSONResponse(with_summaries(app.openapi()))
 
-    return [*pages, Route("/openapi.json", openapi, include_in_schema=False)]
+    def home(_request: Request) -> Response:
+        return RedirectResponse("/docs", 303)
+
+    return [
+        *pages,
+        Route("/openapi.json", openapi, include_in_schema=False),
+        Route("/", home, methods=["GET"], include_in_schema=False),
+    ]
+
+
+def with_summaries(document: dict[str, Any]) -> dict[str, Any]:
+    """An OpenAPI document whose calls are headed by what they do, the first line of their description.
+
+    FastAPI heads them with the name of the Python function.
+    """
+    paths = {
+        path: {method: _with_summary(operation) for method, operation in operations.items()}
+        for path, operations in document["paths"].items()
+    }
+    return {**document, "paths": paths}
+
+
+def _with_summary(operation: dict[str, Any]) -> dict[str, Any]:
+    summary, _, rest = str(operation.get("description", "")).partition("\n")
+    if not summary:
+        return operation
+    return {**operation, "summary": summary.rstrip("."), "description": rest.strip()}
 
 
 def _send_file(file: Traversable, media_type: str, _request: Request) -> Response:

@@ -133,7 +133,9 @@ class Access:
                 return key.principal, key.expires_at
             if self.tokens is None:
                 raise Unauthenticated(
-                    "This gateway takes no tokens.", remedy="Use an API key.", is_guess=True
+                    "This is no API key, and this gateway takes no tokens.",
+                    remedy="API keys are made with `constellation-docker keys create`.",
+                    is_guess=True,
                 )
             holder = self.tokens.check(credential.value)
         except Unauthenticated as error:
