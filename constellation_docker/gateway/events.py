@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from constellation_docker.gateway.ports import Ports, Provided
 from constellation_docker.gateway.rendering import render_status
 from constellation_docker.gateway.route import GatewayRoute
 from constellation_docker.gateway.status_changes import StatusChange
-from constellation_docker.gateway.streams import PING_SECONDS
+from constellation_docker.gateway.streams import PING_SECONDS, ServerStopping
 
 router = APIRouter(prefix="/docker/events", tags=["events"], route_class=GatewayRoute)
 
@@ -60,15 +61,16 @@ async def events(
 
 
 async def _events(
-    ports: Ports, changes: AsyncIterator[StatusChange], model_id: str | None
+    ports: Ports, changes: AsyncGenerator[StatusChange], model_id: str | None
 ) -> AsyncIterator[ServerSentEvent]:
-    with ports.streams.counted():
-        async for change in changes:
-            if model_id in {None, change.row.model_id}:
-                known = render_status(ports.settings, change.row, change.status)
-                yield ServerSentEvent(
-                    data=known.model_dump_json(), event="status", id=str(change.moment.timestamp())
-                )
+    with suppress(ServerStopping):  # browsers come back by themselves, with the last event's id
+        async with aclosing(ports.streams.carry(changes)) as carried:
+            async for change in carried:
+                if model_id in {None, change.row.model_id}:
+                    known = render_status(ports.settings, change.row, change.status)
+                    yield ServerSentEvent(
+                        data=known.model_dump_json(), event="status", id=str(change.moment.timestamp())
+                    )
 
 
 def _moment(event_id: str | None) -> datetime | None:

@@ -7,7 +7,8 @@ the environment's engine. Whoever follows costs no thread while nothing comes.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -99,19 +100,19 @@ def _places(ports: Ports, row: ModelRow | InvalidRow, environment: str | None) -
     return sorted(place for place in ports.settings.environments if place in wanted)
 
 
-async def _counted(ports: Ports, lines: AsyncIterator[str]) -> AsyncIterator[str]:
+async def _counted(ports: Ports, lines: AsyncGenerator[str]) -> AsyncIterator[str]:
     """The lines, and after them one sentence where they end for a reason that the caller should know."""
-    with ports.streams.counted():
-        try:
-            async for line in lines:
+    try:
+        async with aclosing(ports.streams.carry(lines)) as carried:
+            async for line in carried:
                 yield line[:LONGEST_LINE]
-        except ConstellationError as error:
-            yield f"The log ends here: {type(error).__name__}. Ask again in a moment."
+    except ConstellationError as error:
+        yield f"The log ends here: {type(error).__name__}. Ask again in a moment."
 
 
 async def _follow_run(
     ports: Ports, row: ModelRow | InvalidRow, places: list[str] | None, *, follow: bool
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """The messages of the newest packaging, or of the newest deployment to some environments."""
     run_id = await run_sync(_newest_run, ports, row, places)
     if run_id is None:
@@ -158,7 +159,7 @@ def _page(ports: Ports, run_id: str, cursor: str | None) -> tuple[list[str], str
 
 async def _follow_containers(
     ports: Ports, row: ModelRow | InvalidRow, places: list[str], *, tail: int, follow: bool
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """The replicas' lines, each with its replica's name before it.
 
     New lines are asked for by time instead of being followed container by container: a replica that a rollout

@@ -20,6 +20,7 @@ from constellation_docker.gateway.access.audit import without_secrets
 from constellation_docker.gateway.access.authentication import Access, is_loopback
 from constellation_docker.gateway.application import create_app
 from constellation_docker.gateway.request_id import request_id
+from constellation_docker.gateway.streams import Streams
 from constellation_docker.gateway.tls import Certificates
 from constellation_docker.settings import GatewaySettings, Settings
 
@@ -41,11 +42,13 @@ def serve(settings: Settings) -> None:
 
     Raises:
         NotGuarded: Nobody could be told apart, and others than this machine could call.
-        InvalidInput: The address is taken, a certificate or secret cannot be used.
+        InvalidInput: The address is taken, a certificate, secret or the audit file cannot be used.
         StoreUnavailable, StoreRefused: The card store cannot be opened.
     """
     known = settings.gateway
     logging.config.dictConfig(log_configuration())
+    if known.audit_file is not None:
+        logging.getLogger(audit.LOGGER).addHandler(audit.open_file(known.audit_file))
     app = create_app(settings)
     try:
         refuse_unguarded(known, app.state.ports.access)
@@ -58,7 +61,7 @@ def serve(settings: Settings) -> None:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         _log.info("The gateway listens at http%s://%s:%d.", "s" if certificates else "", shown, port)
-        Server(app, known, certificates).run(sockets=[listener])
+        Server(app, known, certificates, app.state.ports.streams).run(sockets=[listener])
 
 
 def refuse_unguarded(settings: GatewaySettings, access: Access) -> None:
@@ -91,10 +94,18 @@ class Server(uvicorn.Server):  # type: ignore[misc]
         app: The application.
         settings: The gateway's settings.
         certificates: Its certificate; None: plain HTTP.
+        streams: What the application tells bit by bit; a stopping server waits for none of them.
     """
 
-    def __init__(self, app: FastAPI, settings: GatewaySettings, certificates: Certificates | None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: GatewaySettings,
+        certificates: Certificates | None = None,
+        streams: Streams | None = None,
+    ) -> None:
         self._certificates = certificates
+        self._streams = streams
         self._ticks = max(1, math.ceil(settings.tls_reload_seconds * TICKS_A_SECOND))
         self._until_look = self._ticks
         proxies = list(settings.trusted_proxies)
@@ -124,6 +135,12 @@ class Server(uvicorn.Server):  # type: ignore[misc]
             self._certificates.reload_if_changed()
         done: bool = await super().on_tick(counter)
         return done
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn when it begins to stop."""
+        if self._streams is not None:
+            self._streams.end()
+        await super().shutdown(sockets)
 
 
 def log_configuration() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -75,7 +75,7 @@ class StatusChanges:
         self._told: OrderedDict[str, tuple[object, ...]] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
 
-    async def listen(self, since: datetime | None = None) -> AsyncIterator[StatusChange]:
+    async def listen(self, since: datetime | None = None) -> AsyncGenerator[StatusChange]:
         """Changes from now on, or from an earlier moment on.
 
         Args:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, event
 
-from constellation_docker.cards import ModelCard
+from constellation_docker.cards import CardStore, ModelCard
 from constellation_docker_tests.cards.conftest import make_publication
 from constellation_docker_tests.fixtures.gateway import (
     QueuedDagster,
@@ -107,7 +107,7 @@ def counting_proxy(target: str, traffic: Traffic) -> Iterator[str]:
 def fill_store(queued: QueuedDagster) -> list[tuple[str, str, str]]:
     """Name, version and id of 10,000 published versions: a hundred registered, each copied a hundredfold by SQL."""
     made: list[tuple[str, str, str]] = []
-    with RunningGateway("", queued.settings).store() as store:
+    with CardStore.open(queued.settings.store_url) as store:
         for number in range(NAMES):
             card = ModelCard.from_registration(
                 {

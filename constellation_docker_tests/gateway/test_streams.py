@@ -126,6 +126,33 @@ def test_the_log_of_a_packaging_is_told_as_text_and_as_events(caller: httpx.Clie
     assert told == plain.text.splitlines()
 
 
+@pytest.mark.parametrize("accept", ["text/plain", "text/event-stream"])
+def test_who_follows_does_not_hold_a_stopping_gateway(queued: QueuedDagster, accept: str) -> None:
+    # So long a grace that only an end of the gateway's own making is in time.
+    known = queued.settings.gateway.model_copy(update={"shutdown_grace_seconds": 3600})
+    settings = queued.settings.model_copy(update={"gateway": known})
+    with contextlib.ExitStack() as followed, running_gateway(settings) as served:
+        caller = followed.enter_context(served.client("admin"))
+        model_id = register(caller, unused_name())  # its run waits for ever
+        log = followed.enter_context(
+            caller.stream(
+                "GET",
+                f"/docker/models/{model_id}/logs/",
+                params={"follow": True},
+                headers={"Accept": accept},
+            )
+        )
+        lines = log.iter_lines()
+        first = next(lines)
+        events = followed.enter_context(caller.stream("GET", "/docker/events/"))
+        assert events.status_code == 200
+        served.stop()
+        told = [first, *lines]
+        assert "The log ends here: ServerStopping. Ask again in a moment." in "\n".join(told)
+        events.read()
+        served.wait_until_stopped()
+
+
 def test_the_replicas_lines_are_told_with_their_names(
     caller: httpx.Client, gateway: RunningGateway, engine: Engine, tiny_image: str
 ) -> None:
