@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -41,7 +41,7 @@ from constellation_docker.gateway.ui_operations import (
 )
 from constellation_docker.gateway.ui_permissions import Demand, demands_of, settle_run
 from constellation_docker.gateway.ui_viewing import asks_for_permissions, without_permissions
-from constellation_docker.gateway.ui_websocket import pass_websocket_on
+from constellation_docker.gateway.ui_websocket import OpenWebsockets, pass_websocket_on
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
@@ -108,7 +108,9 @@ class UiPath:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._url = ports.settings.gateway.webserver_url.rstrip("/")
+        known = ports.settings.gateway
+        self._url = known.webserver_url.rstrip("/")
+        self._open_websockets = OpenWebsockets(known.max_websockets, known.max_websockets_per_caller)
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=20),
@@ -252,17 +254,19 @@ class UiPath:
 
     async def _websocket(self, websocket: WebSocket) -> None:
         """Subscriptions: the UI's live logs."""
-        try:
-            await run_sync(self._admit, websocket)
-        except GatewayError as error:
-            await websocket.send_denial_response(answer(error))
-            return
-        await pass_websocket_on(
-            websocket,
-            f"{self._url.replace('http', 'ws', 1)}/graphql",
-            longest_message=self._ports.settings.gateway.max_body_bytes,
-            admit=self._admit,
-        )
+        with ExitStack() as held:
+            try:
+                principal = await run_sync(self._admit, websocket)
+                held.enter_context(self._open_websockets.counted(principal.id))
+            except GatewayError as error:
+                await websocket.send_denial_response(answer(error))
+                return
+            await pass_websocket_on(
+                websocket,
+                f"{self._url.replace('http', 'ws', 1)}/graphql",
+                longest_message=self._ports.settings.gateway.max_body_bytes,
+                admit=self._admit,
+            )
 
 
 class PassedOn(Response):

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import websockets
@@ -29,7 +31,57 @@ LONGEST_ANSWER_BYTES = 16 * 1024 * 1024
 RECHECK_SECONDS = 30.0
 """How long a session that has ended, or a key that was revoked, may go on listening."""
 
+RETRY_LATER = {"Retry-After": "10"}
+
 POLICY_VIOLATION, TRY_AGAIN_LATER, NORMAL = 1008, 1013, 1000
+
+
+class TooManyWebsockets(GatewayError):
+    """So many are open already that one more would cost the webserver and the others."""
+
+    code = "too_many_websockets"
+    default_status = 429
+
+
+class OpenWebsockets:
+    """The websockets that are open, and whose. Used in one event loop.
+
+    Args:
+        most: How many there may be in all.
+        most_of_one: How many one caller may have.
+    """
+
+    def __init__(self, most: int, most_of_one: int) -> None:
+        self._most = most
+        self._most_of_one = most_of_one
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, caller: str) -> Iterator[None]:
+        """Count one more during the block.
+
+        Args:
+            caller: What tells callers apart.
+
+        Raises:
+            TooManyWebsockets: The caller (429) or all together (503) have as many as there may be.
+        """
+        if self._open[caller] >= self._most_of_one:
+            raise TooManyWebsockets(
+                f"You have {self._most_of_one} websockets open, which is as many as one caller may have.",
+                remedy="Close some of the UI's tabs.",
+                headers=RETRY_LATER,
+            )
+        if self._open.total() >= self._most:
+            raise TooManyWebsockets(
+                "Too many websockets are open.", remedy="Try again later.", status=503, headers=RETRY_LATER
+            )
+        self._open[caller] += 1
+        try:
+            yield
+        finally:
+            self._open[caller] -= 1
+            self._open += Counter()  # forgets those who have none
 
 
 class _Refused(Exception):

@@ -130,6 +130,14 @@ class GatewaySettings(Section):
     max_streams: int = Field(
         64, gt=0, description="Most log and event streams at once; further ones are answered 429."
     )
+    max_websockets: int = Field(
+        256,
+        gt=0,
+        description="Most websockets of Dagster's UI at once (one for each of its open tabs); further ones are answered 503.",
+    )
+    max_websockets_per_caller: int = Field(
+        32, gt=0, description="Most of them of one key or token holder; further ones are answered 429."
+    )
     protected_environments: tuple[str, ...] = Field(
         ("production",),
         description="Environments that operators change only with a grant of their own on the key or token.",
@@ -145,6 +153,10 @@ class GatewaySettings(Section):
         description="Reference to the secret (at least 32 bytes) that signs browser sessions. Default: one of each process's own, so that a restart ends them.",
     )
     session_seconds: int = Field(8 * 3600, gt=0, description="How long a browser stays logged in.")
+    audit_file: Path | None = Field(
+        None,
+        description="File to which audit lines are appended as well; those of keys that the command line makes and revokes, too. It may be rotated.",
+    )
     max_body_bytes: int = Field(MEBIBYTE, gt=0, description="Largest body of a call.")
     allowed_hosts: tuple[str, ...] = Field(
         (),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -236,6 +238,59 @@ def test_the_command_line_makes_lists_and_revokes(
         assert json.loads(capsys.readouterr().out)["revoked_at"]
         with pytest.raises(KeyRefused):
             ApiKeys(store.database).check(key)
+
+
+def test_what_the_command_line_does_to_keys_is_in_the_audit_file_with_the_account_that_did_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "audit.log"
+    monkeypatch.setenv("CONSTELLATION_HOME", str(tmp_path))
+    monkeypatch.setenv("CONSTELLATION_GATEWAY__AUDIT_FILE", str(file))
+    monkeypatch.setenv("SUDO_USER", "maria")
+    main(["keys", "create", "--name", "ci", "--role", "viewer"])
+    made = capsys.readouterr()
+    key_id = made.out.split("_")[1]
+    main(["keys", "list"])
+    main(["keys", "revoke", key_id])
+    written = file.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in written.splitlines()]
+    account = pwd.getpwuid(os.getuid()).pw_name
+    assert [{name: line[name] for name in line if name != "time"} for line in lines] == [
+        {
+            "log": "audit",
+            "who": "maria" if account == "root" else account,
+            "id": f"account:{account}",
+            "action": action,
+            "subject": f"{key_id} of ci (viewer; as the role)",
+            "outcome": "done",
+        }
+        for action in ("create_key", "revoke_key")
+    ]
+    assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
+    assert made.out.strip().rsplit("_", 1)[1] not in written
+    assert "create_key" not in made.err
+
+
+def test_without_an_audit_file_the_line_goes_to_standard_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CONSTELLATION_HOME", str(tmp_path))
+    main(["keys", "create", "--name", "ci", "--role", "viewer"])
+    first, second = capsys.readouterr().err.splitlines()
+    assert json.loads(first)["action"] == "create_key"
+    assert "not shown again" in second
+
+
+def test_where_the_audit_file_cannot_be_written_no_key_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CONSTELLATION_HOME", str(tmp_path))
+    monkeypatch.setenv("CONSTELLATION_GATEWAY__AUDIT_FILE", str(tmp_path / "missing" / "audit.log"))
+    with pytest.raises(SystemExit):
+        main(["keys", "create", "--name", "ci", "--role", "viewer"])
+    assert "audit.log cannot be written: No such file or directory" in capsys.readouterr().err
+    main(["keys", "list"])
+    assert capsys.readouterr().out == "There are no API keys.\n"
 
 
 def test_a_misspelt_environment_makes_no_key(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from constellation_docker_tests.fixtures.gateway import QueuedDagster, RunningGateway
+from constellation_docker_tests.fixtures.gateway import QueuedDagster, RunningGateway, running_gateway
 
 LAUNCH = """
 mutation LaunchPipelineExecution($executionParams: ExecutionParams!) {
@@ -370,6 +371,40 @@ def test_a_websocket_of_nobody_or_of_another_site_is_not_opened(
     with pytest.raises(websockets.InvalidStatus) as refused:
         asyncio.run(Conversation(gateway, role, **headers).say(start(LOGS), until="data"))
     assert refused.value.response.status_code == status
+
+
+def test_no_more_websockets_are_open_than_one_caller_and_all_together_may_have(queued: QueuedDagster) -> None:
+    most = {"max_websockets": 3, "max_websockets_per_caller": 2}
+    known = queued.settings.gateway.model_copy(update=most)
+    settings = queued.settings.model_copy(update={"gateway": known})
+
+    async def refused(gateway: RunningGateway, role: str) -> tuple[int, str]:
+        with pytest.raises(websockets.InvalidStatus) as error:
+            await Conversation(gateway, role).say(until="data")
+        answer = error.value.response
+        assert answer.headers["Retry-After"]
+        return answer.status_code, json.loads(answer.body)["error"]["message"].partition(" open")[0]
+
+    async def talk(gateway: RunningGateway) -> None:
+        url = gateway.url.replace("http", "ws") + "/ui/graphql"
+
+        def opened(role: str) -> connect:
+            return connect(url, additional_headers=gateway.headers(role), proxy=None)
+
+        async with AsyncExitStack() as held:
+            first = await held.enter_async_context(opened("viewer"))
+            await held.enter_async_context(opened("viewer"))
+            assert await refused(gateway, "viewer") == (429, "You have 2 websockets")
+            await held.enter_async_context(opened("admin"))
+            assert await refused(gateway, "operator") == (503, "Too many websockets are")
+            await first.close()
+            while True:  # the gateway hears of the end a moment later
+                with suppress(websockets.InvalidStatus):
+                    await held.enter_async_context(opened("operator"))
+                    break
+
+    with running_gateway(settings) as gateway:
+        asyncio.run(asyncio.wait_for(talk(gateway), 60))
 
 
 @pytest.mark.parametrize(

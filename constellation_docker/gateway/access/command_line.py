@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from constellation_docker.errors import InvalidInput
+from constellation_docker.gateway.access.audit import kept_in, record_command
 from constellation_docker.gateway.access.principal import EVERY_ENVIRONMENT, Role
 
 if TYPE_CHECKING:
     from constellation_docker.gateway.access.api_keys import ApiKey, ApiKeys
+    from constellation_docker.settings import Settings
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -45,19 +47,23 @@ def keys() -> None:
 @as_json
 def create(name: str, role: str, environments: tuple[str, ...], expires: str | None, as_json: bool) -> None:
     """Make an API key. It is shown once, on standard output; the store keeps only a digest of it."""
-    with _keys() as (opened, known):
+    with _keys() as (opened, settings):
+        known = settings.environments
         for environment in environments:
             if environment not in {*known, EVERY_ENVIRONMENT}:
                 raise InvalidInput(
                     f"There is no environment named {environment!r}.",
                     remedy=f"Use {', '.join(sorted(known))} or {EVERY_ENVIRONMENT}; or add it to the `environments` setting.",
                 )
-        key, made = opened.create(
-            name,
-            Role(role),
-            environments=environments or None,
-            expires_at=moment_of(expires, datetime.now(UTC)) if expires else None,
-        )
+        # The audit file comes first: where nothing can be written down, no key is made.
+        with kept_in(settings.gateway.audit_file):
+            key, made = opened.create(
+                name,
+                Role(role),
+                environments=environments or None,
+                expires_at=moment_of(expires, datetime.now(UTC)) if expires else None,
+            )
+            record_command("create_key", _described(made))
     if as_json:
         click.echo(json.dumps({"key": key, **_facts(made)}, indent=2, ensure_ascii=False))
         return
@@ -101,8 +107,9 @@ def list_keys(as_json: bool) -> None:
 @as_json
 def revoke(key_id: str, as_json: bool) -> None:
     """End an API key at once, and the browser sessions that were begun with it."""
-    with _keys() as (opened, _):
+    with _keys() as (opened, settings), kept_in(settings.gateway.audit_file):
         key = opened.revoke(key_id)
+        record_command("revoke_key", _described(key))
     if as_json:
         click.echo(json.dumps(_facts(key), indent=2, ensure_ascii=False))
     else:
@@ -147,18 +154,23 @@ def moment_of(text: str, now: datetime) -> datetime:
 
 
 @contextmanager
-def _keys() -> Iterator[tuple[ApiKeys, set[str]]]:
+def _keys() -> Iterator[tuple[ApiKeys, Settings]]:
     from constellation_docker.cards.store import open_store
     from constellation_docker.gateway.access.api_keys import ApiKeys
     from constellation_docker.settings import load_settings
 
     settings = load_settings()
     with open_store(settings) as store:
-        yield ApiKeys(store.database), set(settings.environments)
+        yield ApiKeys(store.database), settings
 
 
 def _named(key: ApiKey) -> list[str] | None:
     return None if key.environments is None else sorted(key.environments) or ["none"]
+
+
+def _described(key: ApiKey) -> str:
+    places = ", ".join(_named(key) or ["as the role"])
+    return f"{key.key_id} of {key.name} ({key.role}; {places})"
 
 
 def _facts(key: ApiKey) -> dict[str, Any]:
