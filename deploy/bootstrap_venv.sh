@@ -23,6 +23,19 @@ apt_get() {
     flock /var/cache/apt/constellation.lock apt-get -qq -o DPkg::Lock::Timeout=600 "$@"
 }
 
+# Two at once in one directory: the second waits, and finds it done.
+if command -v flock >/dev/null 2>&1; then
+    exec 9<.
+    flock 9
+    if [[ $lock != *-ml* && $venv/.ready -nt $lock && $venv/.ready -nt pyproject.toml && $venv/.ready -nt $0 ]]; then
+        exit 0
+    fi
+fi
+
+# One that was ended in the middle has a Python and nothing to install with: it is made anew.
+if [ ! -x "$venv/bin/uv" ] && ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    rm -rf "$venv"
+fi
 if [ ! -x "$venv/bin/python" ]; then
     python=$(find_python)
     echo "· Making the virtual environment with $("$python" --version)"

@@ -7,6 +7,7 @@ demos share an engine.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -14,7 +15,8 @@ import shutil
 import socket
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import httpx
 from huggingface_hub import InferenceClient
@@ -47,7 +49,10 @@ def main() -> int:
     """Start or stop the demo, or say which variables a shell needs to share its card store."""
     action = sys.argv[1] if len(sys.argv) > 1 else "start"
     try:
-        return {"start": start, "stop": stop, "env": show_variables}[action]()
+        if action == "env":
+            return show_variables()
+        with _alone():
+            return {"start": start, "stop": stop}[action]()
     except ConstellationError as error:
         console.print(f"[bold red]✗[/] {error}")
         return 1
@@ -61,14 +66,15 @@ def start() -> int:
     began = time.monotonic()
     dagster = _dagster()
     settings = _settings(dagster)
-    console.print("[bold]· Starting Dagster[/] (webserver and daemon)")
-    dagster.start()
     gateway = _gateway(dagster)
-    console.print("[bold]· Starting the gateway[/]")
-    gateway.start()
+    for name, part in (("Dagster[/] (webserver and daemon)", dagster), ("the gateway[/]", gateway)):
+        console.print(f"[bold]· {'Running already:' if part.is_running() else 'Starting'} {name}")
+        part.start()
     with CardStore.open(settings.store_url) as store, DagsterClient(dagster.url) as client:
-        console.print("[bold]· Registering the example's model card[/]")
-        row = store.add(_example_card())
+        card = _example_card()
+        if store.find(card.model_name, card.model_version) is None:
+            console.print("[bold]· Registering the example's model card[/]")
+        row = store.add(card)
         if row.published_at is None:
             console.print(f"[bold]· Packaging {row.key}[/]  {dagster.url}/jobs/package_model")
             _follow(client, _packaging_run(client, row))
@@ -96,6 +102,21 @@ def stop() -> int:
     shutil.rmtree(HOME)
     console.print("Everything that the demo made is gone (the engine's build cache stays).")
     return 0
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One start or stop at a time in this directory; a second one waits for the first, and says so."""
+    directory = os.open(REPOSITORY, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("Another `make demo` or `make demo-stop` is at work here; waiting for its end.")
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def show_variables() -> int:
@@ -253,7 +274,8 @@ def _show(
         markup=False,
     )
     console.print(
-        "  own model eval $(make demo-env), then: .venv/bin/constellation-docker cards add card.yaml"
+        '  own model eval "$(make demo-env)" && .venv/bin/constellation-docker cards add card.yaml',
+        markup=False,
     )
     console.print("  stop      make demo-stop")
 

@@ -74,9 +74,7 @@ class LocalDagster:
         """
         self.home.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.instance, self.home / "dagster.yaml")
-        if not (self.home / "history").exists():
-            # Several processes that open fresh SQLite storage at once can leave it broken for good.
-            self._run_to_end("instance-migrate", "dagster", "instance", "migrate")
+        self._make_storage()
         workspace = str(REPOSITORY / "workspace.yaml")
         if self._process_id("webserver") is None:
             where = ("-h", "127.0.0.1", "-p", str(self.port), "--path-prefix", UI_PATH)
@@ -84,6 +82,18 @@ class LocalDagster:
         if self.has_daemon and self._process_id("daemon") is None:
             self._spawn("daemon", "dagster-daemon", "run", "-w", workspace)
         self._wait_until_loaded()
+
+    def _make_storage(self) -> None:
+        """Several processes that open fresh SQLite storage at once can leave it broken for good, so one makes it."""
+        unfinished = self.home / "making-storage"
+        if unfinished.exists():
+            # Whoever made it was ended in the middle.
+            for part in ("history", "schedules", "storage"):
+                shutil.rmtree(self.home / part, ignore_errors=True)
+        if not (self.home / "history").exists():
+            unfinished.touch()
+            self._run_to_end("instance-migrate", "dagster", "instance", "migrate")
+            unfinished.unlink()
 
     def stop(self) -> None:
         """End both processes, and what they started, at last by force."""

@@ -83,6 +83,10 @@ class LocalGateway:
             end_group(process_id, PROGRAM)
         (self.home / "gateway.pid").unlink(missing_ok=True)
 
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._process_id() is not None
+
     def key(self) -> str:
         """Its API key."""
         return self.key_path.read_text(encoding="utf-8").strip()
