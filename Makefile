@@ -26,7 +26,8 @@ test-slow: engine $(READY_ML) ## The slow tests: runs killed in every step, long
 	@$(PYTHON) -m pytest -m slow
 
 ENGINE_TESTS := $(addprefix constellation_docker_tests/,engine compose rollout \
-	packaging/test_image.py packaging/test_publishing.py packaging/test_verification.py)
+	packaging/test_image.py packaging/test_image_failures.py \
+	packaging/test_own_dockerfile.py packaging/test_publishing.py packaging/test_verification.py)
 
 test-engines: engine $(READY_ML) ## What faces an engine, on this machine's and on Debian's newest beside it, with both image stores
 	@$(PYTHON) -m pytest $(ENGINE_TESTS)

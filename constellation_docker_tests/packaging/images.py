@@ -27,6 +27,21 @@ MODEL_ID = "0b5c1a52-6d7e-4a55-9a57-2f0f4b7f8f10"
 TRIAL_ID = str(uuid.uuid4())
 """The row whose images are tried: one for each process, as tests in different ones share an engine."""
 
+Build = Callable[..., BuiltImage]
+
+OWN_SERVER = """
+import http.server, json, signal, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"fine")
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200); self.send_header("Content-Type", "application/json"); self.end_headers()
+        self.wfile.write(json.dumps([[{"label": "POSITIVE", "score": 0.8}]]).encode())
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+http.server.ThreadingHTTPServer(("0.0.0.0", 9000), Handler).serve_forever()
+"""
+
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
@@ -112,6 +127,32 @@ def make_recipe(
     )
 
 
+def own_recipe(base: BaseImage, folder: Path, dockerfile: str, **serving: Any) -> ImageRecipe:
+    """A recipe of a repository with a Dockerfile of its own, and OWN_SERVER beside it."""
+    source = make_source(folder, {"docker/Dockerfile": dockerfile, "server.py": OWN_SERVER})
+    card = make_card(
+        "tests/own",
+        constellation={
+            "runtime": "dockerfile",
+            "dockerfile": "docker/Dockerfile",
+            "port": 9000,
+            "health_path": "/up",
+            **serving,
+        },
+    )
+    return make_recipe(base, source, card, choice=make_choice(Runtime.DOCKERFILE), lock=None)
+
+
+def ignore(_: str) -> None:
+    """An `on_line`."""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    """A fetched repository of a small model."""
+    return make_source(tmp_path / "repository", {"config.json": "{}", "model.onnx": b"\x01" * 2048})
+
+
 @pytest.fixture(scope="session")
 def build_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of builds in tests: the host's network, which every engine has."""
@@ -123,7 +164,7 @@ def build_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def built(engine: Engine, build_settings: Settings) -> Callable[..., BuiltImage]:
+def built(engine: Engine, build_settings: Settings) -> Build:
     """Builds a recipe; every image loses its names when the tests end."""
 
     def build(recipe: ImageRecipe, **fields: Any) -> BuiltImage:

@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from constellation_docker.packaging.source import Source, fetch_source
 from constellation_docker.packaging.source_errors import (
-    GitMissing,
-    LargeFileMissing,
     RepositoryNotFound,
     RevisionNotFound,
     SourceDenied,
     SourceRefused,
     SourceTimedOut,
-    SourceTooLarge,
     SourceUnreachable,
-    SourceUnsafe,
     SourceUntrusted,
 )
-from constellation_docker.settings import SourceSettings
-from constellation_docker_tests.fixtures.git_server import GitServer, WorkRepository, lfs_pointer
-
-MODEL = "sentiment@1.0"
-FILE = {"allowed_schemes": ("file",)}
-
-
-def fetch(
-    url: str,
-    branch: str | None,
-    store: Path,
-    ca_bundle: Path | None = None,
-    lines: list[str] | None = None,
-    **settings: Any,
-) -> Source:
-    return fetch_source(
-        url,
-        branch,
-        settings=SourceSettings(**settings),
-        ca_bundle=ca_bundle,
-        store=store,
-        model=MODEL,
-        on_line=lines.append if lines is not None else lambda line: None,
-    )
-
-
-def leftovers(store: Path) -> list[Path]:
-    return list((store / "sources" / "scratch").iterdir())
+from constellation_docker_tests.fixtures.git_server import GitServer, WorkRepository
+from constellation_docker_tests.packaging.sources import FILE, fetch, leftovers
 
 
 def test_the_default_branch_is_fetched_and_pinned(git_server: GitServer, tmp_path: Path) -> None:
@@ -278,196 +244,6 @@ def test_a_redirect_is_followed_to_allowed_hosts_only(git_server: GitServer, tmp
             fetch(url, None, tmp_path / "other", git_server.ca_bundle, allowed_hosts=("localhost",))
 
 
-def test_git_lfs_files_are_fetched_in_place_of_their_pointers(git_server: GitServer, tmp_path: Path) -> None:
-    weights = os.urandom(50_000)
-    git_server.large_files[hashlib.sha256(weights).hexdigest()] = weights
-    repository = git_server.repository("large")
-    repository.commit(
-        {"model.safetensors": lfs_pointer(weights), "copy.bin": lfs_pointer(weights), "a.txt": "1"}
-    )
-
-    source = fetch(f"{git_server.url}/large", None, tmp_path, git_server.ca_bundle)
-
-    assert (source.path / "model.safetensors").read_bytes() == weights
-    assert (source.path / "copy.bin").read_bytes() == weights
-    assert {file.path: file.sha256 for file in source.files}["copy.bin"] == hashlib.sha256(
-        weights
-    ).hexdigest()
-
-
-def test_git_lfs_files_of_a_private_repository_are_fetched_with_its_credentials(
-    git_server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights = os.urandom(5_000)
-    git_server.large_files[hashlib.sha256(weights).hexdigest()] = weights
-    git_server.password = "right"
-    monkeypatch.setenv("GIT_LOGIN", "reader:right")
-    git_server.repository("large").commit({"model.bin": lfs_pointer(weights)})
-
-    place = git_server.url.removeprefix("https://")
-    source = fetch(
-        f"{git_server.url}/large",
-        None,
-        tmp_path,
-        git_server.ca_bundle,
-        git_credentials={place: "env:GIT_LOGIN"},
-    )
-
-    assert (source.path / "model.bin").read_bytes() == weights
-
-
-def test_a_git_lfs_file_that_the_server_lacks_is_named(git_server: GitServer, tmp_path: Path) -> None:
-    git_server.repository("large").commit({"model.bin": lfs_pointer(b"never pushed")})
-    with pytest.raises(LargeFileMissing, match=r"'model\.bin'.*git lfs push"):
-        fetch(f"{git_server.url}/large", None, tmp_path, git_server.ca_bundle)
-
-
-def test_a_git_lfs_file_over_the_limit_is_refused_before_it_is_fetched(
-    git_server: GitServer, tmp_path: Path
-) -> None:
-    git_server.repository("large").commit({"model.bin": lfs_pointer(b"x" * 5000)})
-    with pytest.raises(SourceTooLarge, match=r"'model\.bin'"):
-        fetch(f"{git_server.url}/large", None, tmp_path, git_server.ca_bundle, max_file_bytes=1000)
-    assert not [path for _, path, _ in git_server.requests if "lfs" in path]
-
-
-def test_without_git_lfs_the_error_says_what_to_install(
-    git_server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name in ("git", "sh", "ssh"):
-        found = shutil.which(name)
-        assert found
-        (programs / name).symlink_to(found)
-    monkeypatch.setenv("PATH", str(programs))
-    git_server.repository("large").commit({"model.bin": lfs_pointer(b"x")})
-    with pytest.raises(GitMissing, match=r"'model\.bin'.*git-lfs"):
-        fetch(f"{git_server.url}/large", None, tmp_path, git_server.ca_bundle)
-
-
-def test_an_lfs_server_that_the_repository_names_must_be_allowed(
-    git_server: GitServer, tmp_path: Path
-) -> None:
-    repository = git_server.repository("large")
-    for url in ("https://evil.example/lfs", "file:///etc"):
-        repository.commit({"model.bin": lfs_pointer(b"x"), ".lfsconfig": f"[lfs]\n\turl = {url}\n"})
-        with pytest.raises(SourceRefused):
-            fetch(
-                f"{git_server.url}/large", None, tmp_path, git_server.ca_bundle,
-                allowed_hosts=("localhost",), allowed_schemes=("https", "file"),
-            )  # fmt: skip
-
-
-def test_links_inside_the_repository_are_kept(work_repository: WorkRepository, tmp_path: Path) -> None:
-    work_repository.commit({"data/a.txt": "1"})
-    (work_repository.path / "latest.txt").symlink_to("data/a.txt")
-    work_repository.commit({})
-    source = fetch(f"file://{work_repository.path}", None, tmp_path, **FILE)
-    assert (source.path / "latest.txt").read_text() == "1"
-    assert {file.path: file.mode for file in source.files}["latest.txt"] == "link"
-
-
-@pytest.mark.parametrize("target", ["/etc/passwd", "../../outside", "data/../../outside", "..", ""])
-def test_a_link_that_leads_outside_is_refused(
-    work_repository: WorkRepository, tmp_path: Path, target: str
-) -> None:
-    work_repository.commit_tree([("100644", "a.txt", b"1"), ("120000", "evil", target.encode())])
-    with pytest.raises(SourceUnsafe, match="'evil'") as caught:
-        fetch(f"file://{work_repository.path}", None, tmp_path, **FILE)
-    assert caught.value.details["path"] == "evil"
-    assert leftovers(tmp_path) == []
-
-
-def test_links_that_lead_outside_only_together_are_refused(
-    work_repository: WorkRepository, tmp_path: Path
-) -> None:
-    work_repository.commit({"deep/er/a.txt": "1", "b/c.txt": "1"})
-    (work_repository.path / "deep/er/top").symlink_to("../..")
-    (work_repository.path / "b/out").symlink_to("../deep/er/top/../outside")
-    work_repository.commit({})
-    with pytest.raises(SourceUnsafe, match="'b/out'"):
-        fetch(f"file://{work_repository.path}", None, tmp_path, **FILE)
-
-
-@pytest.mark.parametrize(
-    ("name", "what"),
-    [
-        ("new\nline", "control"),
-        ("\udcff\udcfe", "UTF-8"),
-        ("back\\slash", "elsewhere"),
-        ("..", "elsewhere"),
-        (".git", "git directory"),
-        (".GIT", "git directory"),
-        ("n" * 300, "too long"),
-    ],
-)
-def test_a_file_under_a_dangerous_name_is_refused(
-    work_repository: WorkRepository, tmp_path: Path, name: str, what: str
-) -> None:
-    work_repository.commit_tree([("100644", "a.txt", b"1"), ("100644", name, b"2")])
-    with pytest.raises(SourceUnsafe, match=what):
-        fetch(f"file://{work_repository.path}", None, tmp_path, **FILE)
-
-
-def test_a_file_below_a_link_is_refused(work_repository: WorkRepository, tmp_path: Path) -> None:
-    blob = work_repository.git("hash-object", "-w", "--stdin", stdin=b"1")
-    inner = work_repository.git("mktree", stdin=f"100644 blob {blob}\tb\n".encode())
-    link = work_repository.git("hash-object", "-w", "--stdin", stdin=b".")
-    # git refuses to make such a tree, so its bytes are written by hand.
-    raw = b"120000 a\0" + bytes.fromhex(link) + b"40000 a\0" + bytes.fromhex(inner)
-    tree = work_repository.git("hash-object", "-w", "-t", "tree", "--literally", "--stdin", stdin=raw)
-    work_repository.git("update-ref", "refs/heads/main", work_repository.git("commit-tree", tree, "-m", "x"))
-    with pytest.raises(SourceUnsafe, match="'a/b'"):
-        fetch(f"file://{work_repository.path}", None, tmp_path, **FILE)
-
-
-def test_a_submodule_is_refused_with_its_path(work_repository: WorkRepository, tmp_path: Path) -> None:
-    work_repository.commit_tree([("100644", "a.txt", b"1"), ("160000", "vendored", b"1" * 40)])
-    with pytest.raises(SourceRefused, match="'vendored' is a git submodule"):
-        fetch(f"file://{work_repository.path}", None, tmp_path, **FILE)
-
-
-def test_limits_name_the_file_that_passes_them(work_repository: WorkRepository, tmp_path: Path) -> None:
-    work_repository.commit({"a.bin": b"a" * 600, "b.bin": b"b" * 600})
-    url = f"file://{work_repository.path}"
-    for limit in ({"max_file_bytes": 500}, {"max_repository_bytes": 1000}, {"max_files": 1}):
-        with pytest.raises(SourceTooLarge, match=r"'[ab]\.bin'"):
-            fetch(url, None, tmp_path, **FILE, **limit)
-    assert leftovers(tmp_path) == []
-
-
-def test_configuration_attributes_and_hooks_of_a_repository_run_nothing(
-    work_repository: WorkRepository, tmp_path: Path
-) -> None:
-    proof = tmp_path / "proof"
-    work_repository.commit(
-        {
-            ".gitattributes": "*.txt filter=evil text eol=crlf ident export-subst\n",
-            ".gitconfig": f'[filter "evil"]\n\tsmudge = touch {proof}\n',
-            "a.txt": "$Id$ $Format:%H$\n",
-        }
-    )
-    for name in (
-        "post-checkout",
-        "pre-receive",
-        "post-upload-pack",
-        "reference-transaction",
-        "fsmonitor-watchman",
-    ):
-        hook = work_repository.path / ".git/hooks" / name
-        hook.parent.mkdir(exist_ok=True)
-        hook.write_text(f"#!/bin/sh\ntouch {proof}\n")
-        hook.chmod(0o755)
-    work_repository.git("config", "core.fsmonitor", f"touch {proof}")
-    work_repository.git("config", "uploadpack.packObjectsHook", f"touch {proof}")
-
-    source = fetch(f"file://{work_repository.path}", None, tmp_path, **FILE)
-
-    assert (source.path / "a.txt").read_text() == "$Id$ $Format:%H$\n"
-    assert not proof.exists()
-
-
 def test_configuration_of_the_machine_and_its_user_is_not_read(
     work_repository: WorkRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,16 +253,6 @@ def test_configuration_of_the_machine_and_its_user_is_not_read(
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
     monkeypatch.setenv("GIT_DIR", "/nonexistent")
     assert fetch(f"file://{work_repository.path}", None, tmp_path, **FILE).files
-
-
-def test_the_tree_is_read_only_and_undated(work_repository: WorkRepository, tmp_path: Path) -> None:
-    work_repository.commit({"run.sh": "#!/bin/sh\n", "a/b.txt": "1"})
-    (work_repository.path / "run.sh").chmod(0o755)
-    work_repository.commit({})
-    source = fetch(f"file://{work_repository.path}", None, tmp_path, **FILE)
-    modes = {path.name: path.stat().st_mode & 0o777 for path in source.path.rglob("*")}
-    assert modes == {"run.sh": 0o555, "a": 0o555, "b.txt": 0o444}
-    assert len({path.stat().st_mtime for path in [source.path, *source.path.rglob("*")]}) == 1
 
 
 def test_fetches_at_the_same_time_do_not_disturb_each_other(
