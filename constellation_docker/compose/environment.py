@@ -201,17 +201,21 @@ def project_name(environment: str, settings: EnvironmentSettings) -> str:
     return settings.project or f"constellation-{environment}"
 
 
-def endpoint_url(settings: EnvironmentSettings, slug: str, *, port: int | None = None) -> str:
-    """Where people reach a model.
+def balancer_url(settings: EnvironmentSettings, *, port: int | None = None) -> str:
+    """Where people reach an environment's balancer, with a slash at its end.
 
     Args:
         settings: The environment's settings.
-        slug: The model's slug.
         port: The balancer's port, where the engine chose it.
     """
     scheme = "https" if settings.tls else "http"
     root = settings.public_url or f"{scheme}://{settings.bind}:{port or settings.port}"
-    return f"{root.rstrip('/')}/{slug}/"
+    return f"{root.rstrip('/')}/"
+
+
+def endpoint_url(settings: EnvironmentSettings, slug: str, *, port: int | None = None) -> str:
+    """Where people reach a model: below its slug at the balancer; see `balancer_url`."""
+    return f"{balancer_url(settings, port=port)}{slug}/"
 
 
 def _compile_service(environment: str, wanted: WantedService, rollout: RolloutSettings) -> CompiledService:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
+from constellation_docker.compose import balancer_url
 from constellation_docker.gateway.access.guard import guard
 from constellation_docker.gateway.access.permissions import Action, is_allowed
 from constellation_docker.gateway.access.principal import Principal
-from constellation_docker.gateway.links import balancer_url
 from constellation_docker.gateway.ports import Provided
 from constellation_docker.gateway.replies import EnvironmentList, KnownEnvironment
 from constellation_docker.gateway.route import GatewayRoute

@@ -1,10 +1,10 @@
-"""Where a run, and a service's endpoint, can be looked at."""
+"""Where a run can be looked at."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from constellation_docker.settings import EnvironmentSettings, Settings
+from constellation_docker.settings import Settings
 
 UI_PATH = "/ui"
 """Under this path the gateway passes on Dagster's UI to those who are logged in."""
@@ -23,14 +23,3 @@ def run_link(settings: Settings, run_id: str | None) -> Link | None:
         return None
     public = (settings.gateway.public_url or "").rstrip("/")
     return Link(run_id=run_id, url=f"{public}{UI_PATH}/runs/{run_id}")
-
-
-def balancer_url(known: EnvironmentSettings) -> str:
-    """The URL of an environment's balancer, with a slash at its end."""
-    address = known.public_url or f"http://{known.bind}:{known.port}"
-    return f"{address.rstrip('/')}/"
-
-
-def endpoint_url(known: EnvironmentSettings, slug: str) -> str:
-    """The URL under which a service of an environment answers."""
-    return f"{balancer_url(known)}{slug}/"

@@ -8,8 +8,9 @@ from typing import Literal
 from constellation_docker import run_tags as tags
 from constellation_docker.cards import slug_of
 from constellation_docker.cards.rows import InvalidRow, ModelRow
+from constellation_docker.compose import endpoint_url
 from constellation_docker.gateway.dagster_client import Run
-from constellation_docker.gateway.links import endpoint_url, run_link
+from constellation_docker.gateway.links import run_link
 from constellation_docker.gateway.replies import EnvironmentStatus, HistoricRun, ListedModel, ModelStatus
 from constellation_docker.gateway.statuses import WAITING, ServiceStatus, Status, VersionStatus, error_of
 from constellation_docker.settings import Settings

@@ -7,6 +7,7 @@ server's tasks). Of a deployed one the endpoint itself can be asked, which also 
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from functools import cache
 from importlib.resources import files
@@ -16,15 +17,16 @@ import httpx
 from fastapi import APIRouter, Depends, Query
 
 from constellation_docker.cards.rows import InvalidRow, ModelRow
+from constellation_docker.compose import endpoint_url
 from constellation_docker.gateway.access.guard import guard
 from constellation_docker.gateway.access.permissions import Action
 from constellation_docker.gateway.bodies import ModelId
 from constellation_docker.gateway.deployments import NotDeployed
 from constellation_docker.gateway.errors import GatewayError
-from constellation_docker.gateway.links import endpoint_url
 from constellation_docker.gateway.ports import Ports, Provided
 from constellation_docker.gateway.replies import ModelSchema, PathSchema
 from constellation_docker.gateway.route import GatewayRoute
+from constellation_docker.settings import EnvironmentSettings
 
 router = APIRouter(prefix="/docker/models", tags=["models"], route_class=GatewayRoute)
 
@@ -104,7 +106,7 @@ def _ask_endpoint(ports: Ports, row: ModelRow, environment: str) -> dict[str, An
             f"{row.key} is not deployed to {environment}.", remedy="Deploy it, or ask without one."
         )
     try:
-        document = _fetch(f"{endpoint_url(known, row.card.slug)}openapi.json")
+        document = _fetch(f"{endpoint_url(known, row.card.slug)}openapi.json", known)
         paths = {
             path: _operation(operations["post"])
             for path, operations in document["paths"].items()
@@ -118,10 +120,13 @@ def _ask_endpoint(ports: Ports, row: ModelRow, environment: str) -> dict[str, An
     return paths or ANYTHING
 
 
-def _fetch(url: str) -> Any:
+def _fetch(url: str, known: EnvironmentSettings) -> Any:
     content = bytearray()
     until = time.monotonic() + ENDPOINT_SECONDS
-    with httpx.stream("GET", url, timeout=ENDPOINT_SECONDS, trust_env=False) as answer:
+    trusted = ssl.create_default_context()
+    if known.tls and known.tls.folder and (known.tls.folder / "ca.pem").is_file():
+        trusted.load_verify_locations(known.tls.folder / "ca.pem")  # the project's own CA
+    with httpx.stream("GET", url, timeout=ENDPOINT_SECONDS, trust_env=False, verify=trusted) as answer:
         answer.raise_for_status()
         for chunk in answer.iter_bytes():
             content += chunk

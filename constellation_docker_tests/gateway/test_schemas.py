@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import trustme
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -19,6 +20,7 @@ from constellation_docker.gateway.dagster_client import DagsterClient
 from constellation_docker.gateway.ports import Ports
 from constellation_docker.gateway.router import create_router
 from constellation_docker.settings import EnvironmentSettings, Settings
+from constellation_docker.settings.rollout import TlsSettings
 from constellation_docker_tests.cards.conftest import make_card, make_publication
 from constellation_docker_tests.fixtures.deadline import wait_for
 from constellation_docker_tests.fixtures.debian import require_program
@@ -33,22 +35,28 @@ defaults
   timeout client 30s
   timeout server 30s
 listen models
-  bind 127.0.0.1:{port}
+  bind 127.0.0.1:{port}{tls}
   http-request replace-path /acme-deployed(/.*) \\1
   server one 127.0.0.1:{server}
 """
 
 
 @contextmanager
-def balanced(folder: Path, server: InferenceServer) -> Iterator[str]:
-    """A balancer that has the server below `/acme-deployed/`: its URL."""
+def balanced(folder: Path, server: InferenceServer, tls: TlsSettings | None) -> Iterator[int]:
+    """A balancer that has the server below `/acme-deployed/`: its port."""
     port = free_port()
-    config = folder / "haproxy.cfg"
-    config.write_text(BALANCER.format(port=port, server=server.port))
+    config, option = folder / "haproxy.cfg", ""
+    if tls and tls.folder:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(tls.folder / "ca.pem")
+        issued = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+        issued.write_to_path(tls.folder / "server.pem")
+        option = f" ssl crt {tls.folder / 'server.pem'}"
+    config.write_text(BALANCER.format(port=port, tls=option, server=server.port))
     process = subprocess.Popen([require_program("haproxy", "haproxy"), "-db", "-f", config])
     try:
         wait_for(lambda: _accepts(port), what="the balancer")
-        yield f"http://127.0.0.1:{port}"
+        yield port
     finally:
         process.terminate()
         process.wait(30)
@@ -65,11 +73,13 @@ def server(start_server: StartServer) -> InferenceServer:
     return start_server().wait_until_ready()
 
 
+@pytest.mark.parametrize("has_tls", [False, True], ids=["http", "https of the project's own CA"])
 def test_a_deployed_model_tells_its_own_schema_while_it_answers(
-    tmp_path: Path, server: InferenceServer
+    tmp_path: Path, server: InferenceServer, has_tls: bool
 ) -> None:
-    with balanced(tmp_path, server) as url:
-        environments = {"dev": EnvironmentSettings(public_url=url), "staging": EnvironmentSettings()}
+    tls = TlsSettings(folder=tmp_path) if has_tls else None
+    with balanced(tmp_path, server, tls) as port:
+        environments = {"dev": EnvironmentSettings(port=port, tls=tls), "staging": EnvironmentSettings()}
         settings = Settings(home=tmp_path, environments=environments)
         backend = FastAPI()
         with CardStore.open(settings.store_url) as store, DagsterClient(NOWHERE) as dagster:
@@ -82,10 +92,12 @@ def test_a_deployed_model_tells_its_own_schema_while_it_answers(
                 where = f"/docker/models/{row.model_id}/schema/"
                 told = caller.get(where, params={"environment": "dev"}).json()
                 document = caller.get(where).json()
+                (dev, _) = caller.get("/docker/environments/").json()["environments"]
                 elsewhere = caller.get(where, params={"environment": "staging"})
                 server.terminate()
                 server.wait()
                 silent = caller.get(where, params={"environment": "dev"})
+    assert dev["url"] == f"{'https' if has_tls else 'http'}://127.0.0.1:{port}/"
     assert (told["source"], document["source"]) == ("endpoint", "task")
     assert told["inputs"]["required"] == ["inputs"]
     assert told["outputs"] == told["paths"]["/"]["outputs"]
