@@ -6,7 +6,7 @@ of the run, `gateway` into `{"error": …}`, `cli` into one line on standard err
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class ConstellationError(Exception):
@@ -31,6 +31,12 @@ class ConstellationError(Exception):
         self.remedy = remedy
         self.details = details
         super().__init__(f"{message} {remedy}".strip())
+
+    def about(self, model: str) -> Self:
+        """The same error, naming the model that it is about."""
+        if model in self.message:
+            return self
+        return type(self)(f"{model}: {self.message}", remedy=self.remedy, **{"model": model, **self.details})
 
 
 class InvalidInput(ConstellationError):

@@ -6,7 +6,6 @@ import hashlib
 import re
 
 MAX_SLUG_LENGTH = 50
-MAX_NAME_LENGTH = 200
 _HASH_LENGTH = 8
 
 # Names that mean something else in a Compose project, in DNS, or on the balancer's own paths.

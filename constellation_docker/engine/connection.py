@@ -136,13 +136,6 @@ class Connection:
         with self._calling("reading its description") as client:
             return dict(client.info())
 
-    def disk_usage(self) -> dict[str, Any]:
-        """What images, containers, volumes and the build cache take (`GET /system/df`), sizes in bytes."""
-        with self._calling("measuring disk usage") as client:
-            # The engine walks every container's files for this.
-            usage = client.ask("GET", "/system/df", timeout_seconds=max(self.timeout_seconds, 600))
-        return dict(usage)
-
 
 def open_connection(url: str | None, timeout_seconds: float) -> tuple[EngineAddress, EngineVersion]:
     """Find the engine, ask for its version and settle the API version to speak.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,6 @@ from constellation_docker.engine.build import ignore_line
 from constellation_docker.engine.client import EngineClient
 from constellation_docker.engine.connection import Connection
 from constellation_docker.engine.errors import (
-    Conflict,
     EngineError,
     ImageNotFound,
     NotFound,
@@ -176,34 +175,6 @@ class Images(Connection):
             return False
         return True
 
-    def import_image(
-        self,
-        rootfs: Archive,
-        reference: str,
-        *,
-        changes: Sequence[str] = (),
-        is_cancelled: Callable[[], bool] = never,
-    ) -> ImageFacts:
-        """Make an image of one layer from a root file system's tar archive.
-
-        The engine stamps the time of the import into the image, so its id differs each time; `load_image` of an
-        archive with a fixed time does not.
-
-        Args:
-            rootfs: The tar archive, as a path, a file or in pieces.
-            reference: Name of the image.
-            changes: Dockerfile instructions (`USER …`, `ENV …`).
-            is_cancelled: Asked about ten times a second.
-        """
-        name = ImageReference.parse(reference)
-        parameters: dict[str, Any] = {"fromSrc": "-", "repo": name.repository, "tag": name.tag or "latest"}
-        if changes:
-            parameters["changes"] = list(changes)
-        self._upload(
-            f"importing {reference}", "/images/create", parameters, rootfs, is_cancelled=is_cancelled
-        )
-        return self.require_image(reference)
-
     def load_image(
         self,
         archive: Archive,
@@ -242,24 +213,6 @@ class Images(Connection):
             read_chunks,
             is_cancelled=is_cancelled,
         )
-
-    def prune_dangling(self, labels: Mapping[str, str | None]) -> tuple[str, ...]:
-        """Remove nameless images that carry all of these labels and that nothing uses.
-
-        Returns:
-            Ids of the removed images.
-        """
-        removed = []
-        filters = {"label": label_filter(labels), "dangling": ["true"]}
-        with self._calling("listing nameless images") as client:
-            rows = client.images(filters=filters)
-        for row in rows:
-            try:
-                if self.remove_image(row["Id"]):
-                    removed.append(row["Id"])
-            except Conflict:
-                continue
-        return tuple(removed)
 
     def _upload(
         self,

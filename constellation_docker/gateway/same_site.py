@@ -42,11 +42,6 @@ def refuse_other_sites(connection: HTTPConnection) -> None:
         raise _refusal()
 
 
-def has_origin(connection: HTTPConnection) -> bool:
-    """Whether a browser says where the request comes from; they all do where something may be changed."""
-    return "Origin" in connection.headers or "Sec-Fetch-Site" in connection.headers
-
-
 def _opens_a_page(connection: HTTPConnection) -> bool:
     return (
         connection.scope["type"] == "http"

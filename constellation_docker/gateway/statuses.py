@@ -18,7 +18,6 @@ from constellation_docker.gateway.dagster_client import Run
 
 WAITING = frozenset({"QUEUED", "NOT_STARTED"})
 PACKAGING_JOB = "package_model"
-DEPLOYMENT_JOB = "deploy_model"
 
 
 class Status(StrEnum):

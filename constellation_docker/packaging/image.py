@@ -12,7 +12,6 @@ from constellation_docker.engine import (
     BuildFailed,
     BuildResult,
     BuildStep,
-    Conflict,
     Engine,
     ImageFacts,
     NotFound,
@@ -237,27 +236,6 @@ def find_built_image(recipe: ImageRecipe, engine: Engine, *, prefix: str) -> Ima
         if any(tag.rpartition(":")[0] == repository for tag in image.tags):
             return engine.image(image.id)
     return None
-
-
-def remove_unused_environments(engine: Engine, *, prefix: str) -> tuple[str, ...]:
-    """Remove environments that no model's image is built upon any more, and those that lost their name.
-
-    Returns:
-        The names and ids that were removed.
-    """
-    used = {image.labels.get(ENVIRONMENT_LABEL) for image in engine.list_images({ROLE_LABEL: "model"})}
-    removed = [*engine.prune_dangling({ROLE_LABEL: "environment"})]
-    for image in engine.list_images({ROLE_LABEL: "environment"}):
-        if image.labels.get(ENVIRONMENT_LABEL) in used:
-            continue
-        for tag in image.tags:
-            if tag.startswith(f"{prefix}/environment:"):
-                try:
-                    if engine.remove_image(tag):
-                        removed.append(tag)
-                except Conflict:
-                    continue
-    return tuple(removed)
 
 
 def _assemble(workshop: _Workshop, *, is_fresh: bool) -> tuple[BuildStep, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from constellation_docker.errors import ConstellationError
 
 
@@ -11,12 +9,6 @@ class LockError(ConstellationError):
     """The dependencies of a model could not be locked."""
 
     code = "lock_failed"
-
-    def about(self, model: str) -> Self:
-        """The same error, naming the model."""
-        if model in self.message:
-            return self
-        return type(self)(f"{model}: {self.message}", remedy=self.remedy, **{"model": model, **self.details})
 
 
 class RequirementRefused(LockError):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from constellation_docker.errors import ConstellationError
 
 
@@ -11,12 +9,6 @@ class SourceError(ConstellationError):
     """A repository could not be fetched."""
 
     code = "source_failed"
-
-    def about(self, model: str) -> Self:
-        """The same error, naming the model that the repository belongs to."""
-        if model in self.message:
-            return self
-        return type(self)(f"{model}: {self.message}", remedy=self.remedy, **{"model": model, **self.details})
 
 
 class SourceRefused(SourceError):
