@@ -68,7 +68,10 @@ def start() -> int:
     settings = _settings(dagster)
     gateway = _gateway(dagster)
     for name, part in (("Dagster[/] (webserver and daemon)", dagster), ("the gateway[/]", gateway)):
-        console.print(f"[bold]· {'Running already:' if part.is_running() else 'Starting'} {name}")
+        is_running = part.is_running()
+        console.print(f"[bold]· {'Running already:' if is_running else 'Starting'} {name}")
+        if not is_running:
+            _require_port(part)
         part.start()
     with CardStore.open(settings.store_url) as store, DagsterClient(dagster.url) as client:
         card = _example_card()
@@ -154,6 +157,20 @@ def _ports() -> dict[str, int]:
         HOME.mkdir(exist_ok=True)
         path.write_text(json.dumps(ports | missing))
     return ports | missing
+
+
+def _require_port(part: LocalDagster | LocalGateway) -> None:
+    """A demo keeps its ports; one whose process has ended may be somebody else's by now.
+
+    Raises:
+        ConstellationError: Somebody else listens there.
+    """
+    if not part.is_listening() and not _is_free(part.port):
+        raise ConstellationError(
+            f"Port {part.port} of 127.0.0.1, which this demo uses, is taken by another process.",
+            remedy=f"End what listens there (`ss -ltnp 'sport = :{part.port}'` names it), or choose other ports by "
+            "`make demo-stop` and `make demo`.",
+        )
 
 
 def _gateway(dagster: LocalDagster) -> LocalGateway:
@@ -298,13 +315,17 @@ def _say(line: str) -> None:
 
 
 def _free_or(preferred: int) -> int:
+    return preferred if _is_free(preferred) else free_port()
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", preferred))
+            probe.bind(("127.0.0.1", port))
         except OSError:
-            return free_port()
-    return preferred
+            return False
+    return True
 
 
 if __name__ == "__main__":

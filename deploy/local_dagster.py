@@ -107,6 +107,10 @@ class LocalDagster:
         """Whether both processes are there."""
         return all(self._process_id(name) is not None for name in self.processes)
 
+    def is_listening(self) -> bool:
+        """Whether the process that has the port is there."""
+        return self._process_id("webserver") is not None
+
     def log_tail(self, name: str, lines: int = 20) -> str:
         """The last lines of a process's log."""
         path = self.home / f"{name}.log"

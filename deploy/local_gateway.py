@@ -87,6 +87,10 @@ class LocalGateway:
         """Whether its process is there."""
         return self._process_id() is not None
 
+    def is_listening(self) -> bool:
+        """Whether the process that has the port is there."""
+        return self.is_running()
+
     def key(self) -> str:
         """Its API key."""
         return self.key_path.read_text(encoding="utf-8").strip()
