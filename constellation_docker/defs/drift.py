@@ -89,8 +89,9 @@ def drifted_deployments(
             )
     except StoreUnavailable as error:
         return dg.SkipReason(f"Nothing was changed: {error}")
-    if cursor.differing != before:
+    if cursor.differing != before or history.is_overtaken(context.instance, cursor.judged_at):
         events.append(history.judge(cursor.differing))
+        cursor.judged_at = now.timestamp()
     if requests:
         context.log.warning(". ".join(notes))
     models = sorted({request.tags[tags.MODEL] for request in requests})

@@ -57,9 +57,15 @@ class Position(BaseModel):
 
 
 class DriftCursor(BaseModel):
-    """Where the sensor stands with each environment."""
+    """Where the sensor stands with each environment.
+
+    Attributes:
+        environments: By name.
+        judged_at: When it said last what it thinks of all services, in seconds since 1970; 0: never.
+    """
 
     environments: dict[str, Position] = {}
+    judged_at: float = 0.0
 
     @property
     def differing(self) -> dict[str, history.Shown]:

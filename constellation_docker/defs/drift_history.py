@@ -82,11 +82,14 @@ def describe(verdict: Verdict, drift: Drift | None) -> Shown:
     """What is shown of a service that differs."""
     is_given_up = verdict.answer == "given up"
     sentence = "; ".join(faults_of(drift, verdict)) + "."
+    # A name at the beginning stays as it is written.
+    first = sentence.split()[0]
+    is_name = any(sign in first for sign in "-_.|@")
     if is_given_up:
         sentence += f" Nothing is tried any more: {verdict.why}. Look at it, then launch its deployment."
     elif verdict.answer == "left":
         sentence += f" It is left so: {verdict.why}."
-    return Shown(text=sentence[0].upper() + sentence[1:], is_given_up=is_given_up)
+    return Shown(text=sentence if is_name else sentence[0].upper() + sentence[1:], is_given_up=is_given_up)
 
 
 def observe_drift(verdict: Verdict, drift: Drift | None, finding: Finding) -> dg.AssetObservation:
@@ -117,6 +120,17 @@ def observe_all_clear(key: str) -> dg.AssetObservation:
         description=AS_WANTED,
         metadata={"as wanted": dg.MetadataValue.bool(True)},
     )
+
+
+def is_overtaken(instance: dg.DagsterInstance, judged_at: float) -> bool:
+    """Whether something was deployed since the check said something: Dagster shows such a check as not evaluated.
+
+    Args:
+        instance: Dagster's instance.
+        judged_at: When the check said something, in seconds since 1970.
+    """
+    deployed = instance.get_latest_materialization_event(ASSET)
+    return deployed is not None and deployed.timestamp >= judged_at
 
 
 def judge(differing: Mapping[str, Shown]) -> dg.AssetCheckEvaluation:
