@@ -240,7 +240,7 @@ def _follow(client: DagsterClient, run_id: str) -> None:
     """
     deadline = time.monotonic() + RUN_DEADLINE_SECONDS
     cursor: str | None = None
-    failure = ""
+    failure, last_word = "", "Dagster says no more"
     while time.monotonic() < deadline:
         has_ended = (run := client.run(run_id)) is not None and run.has_ended
         entries, cursor = client.logs(run_id, cursor=cursor)
@@ -255,11 +255,14 @@ def _follow(client: DagsterClient, run_id: str) -> None:
                 console.print(f"    {mark} {verdict['checkName']}: {verdict['description'] or ''}")
             elif entry.kind == "ExecutionStepFailureEvent":
                 failure = str((entry.raw.get("error") or {}).get("message") or entry.message)
+            elif entry.kind == "EngineEvent":
+                last_word = entry.message
         if has_ended and not entries:
             if run is not None and run.status == "SUCCESS":
                 return
             raise ConstellationError(
-                f"The run {run_id} failed: {failure}", remedy=f"See {client.url}/runs/{run_id}."
+                f"The run {run_id} failed: {failure or f'no step of it did, but: {last_word}'}",
+                remedy=f"See {client.url}/runs/{run_id}; `make demo` tries it again.",
             )
         time.sleep(0.3)
     raise ConstellationError(

@@ -32,7 +32,7 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_
 from constellation_docker.defs.launching.preloaded import PRELOADED
 from constellation_docker.defs.launching.worker import Worker
 
-FORK_DEADLINE_SECONDS = 60
+FORK_DEADLINE_SECONDS = 150
 WRITTEN_DEADLINE_SECONDS = 5
 LOOK_SECONDS = 0.1
 NURSERY = "constellation_docker.defs.launching.nursery"
