@@ -253,7 +253,7 @@ def _show(
     for key, verdict in found.verdicts.items():
         shown = history.describe(verdict, found.drifts[key])
         is_new = shown.is_given_up and not found.ages[key].is_given_up
-        if is_new and not _tell(verdict, shown, settings, on_line):
+        if is_new and not verdict.is_told and not _tell(verdict, shown, settings, on_line):
             # It counts as given up when somebody has been told.
             continue
         told[key] = shown

@@ -18,6 +18,9 @@ from constellation_docker.rollout import (
 )
 from constellation_docker.settings import HealingSettings
 
+MOST_NAMED = 50
+"""Most containers that are looked into at once because something was told of them; the others come in turn."""
+
 
 class Position(BaseModel):
     """Where the sensor stands with one environment.
@@ -48,7 +51,7 @@ class Position(BaseModel):
 
     def inspected_with(self, news: News) -> Inspected:
         """Which containers the next comparison looks into."""
-        return Inspected((*self.altered, *news.altered), self.turn)
+        return Inspected((*self.altered, *news.altered)[:MOST_NAMED], self.turn)
 
     @property
     def outliers(self) -> dict[str, str]:

@@ -40,6 +40,7 @@ class Verdict:
         attempt: Which healing in a row this is, where it is healed.
         look_at: When to look again; None: when something happens.
         last_run: The newest run on it; empty where there was none.
+        is_told: The failed run itself said all of it to the webhook.
     """
 
     row: DeploymentRow
@@ -48,6 +49,7 @@ class Verdict:
     attempt: int = 0
     look_at: datetime | None = None
     last_run: str = ""
+    is_told: bool = False
 
 
 def decide_healing(
@@ -97,7 +99,7 @@ def _find_obstacle(
     if not may_be_carried_out(row):
         return Verdict(row, "left", "its version is not published yet")
     if runs and runs[0].tags.get(tags.OUTCOME) == "rollback_failed":
-        return Verdict(row, "given up", "putting back what ran before failed")
+        return Verdict(row, "given up", "putting back what ran before failed", is_told=True)
     if drift is not None and drift.is_settling:
         return Verdict(row, "wait", "Docker has just started it", look_at=now)
     return None

@@ -173,6 +173,10 @@ def failed_runs(context: dg.RunFailureSensorContext, settings: SettingsResource)
     ]
     run = context.dagster_run
     known = settings.load()
+    outcome = run.tags.get(tags.OUTCOME)
+    if outcome == "rollback_failed":
+        # The sensor of drift says no more of it: one failure is one notice.
+        sentences.append("Nothing is tried any more until somebody launches it.")
     notice = {
         "text": " ".join(sentences) or f"{run.job_name}: the run's process ended from outside.",
         "job": run.job_name,
@@ -180,6 +184,7 @@ def failed_runs(context: dg.RunFailureSensorContext, settings: SettingsResource)
         "partition": run.tags.get(tags.PARTITION),
         "model_id": run.tags.get(tags.MODEL_ID),
         "environment": run.tags.get(tags.ENVIRONMENT),
+        "outcome": outcome,
         "will_be_retried": run.tags.get(tags.IS_TRANSIENT) == "true"
         or not sentences
         or may_be_healed_again(run.tags, known.healing),

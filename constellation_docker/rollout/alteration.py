@@ -1,4 +1,4 @@
-"""What somebody changed of a container in place, as `docker update` and `docker network connect` do.
+"""What happened to a container in place: somebody changed it (`docker update`, `docker network connect`), or it crashes.
 
 The engine's list of containers does not show it, and asking for each container would take a call for each. So the
 sensor asks for those that events name, for those that were found altered before, and for a few more at every
@@ -7,9 +7,11 @@ comparison, in turn; a rollout asks for those of its own service.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from constellation_docker.compose import ComposeFile, Service
@@ -19,6 +21,12 @@ from constellation_docker.rollout.observed import Observed, Replica
 
 IN_TURN = 10
 """How many containers are asked for at a comparison although nothing was told of them."""
+
+MANY_CRASHES = 3
+"""A container that Docker has started anew so often, and now again, does not get well by itself."""
+
+RECENT_SECONDS = 600.0
+"""How long after its last start that counts."""
 
 _PARALLEL = 4
 _MEBIBYTE = 1 << 20
@@ -53,7 +61,9 @@ def inspect_replicas(
         known = facts.get(replica.id)
         if known is None:
             return replica
-        found = find_alterations(known, asked[replica.id], compose_file.network, replica.host)
+        found = find_alterations(
+            known, asked[replica.id], compose_file.network, replica.host, now=time.time()
+        )
         return replace(replica, alterations=(*replica.alterations, *found))
 
     return replace(
@@ -62,7 +72,9 @@ def inspect_replicas(
     )
 
 
-def find_alterations(facts: Mapping[str, Any], service: Service, network: str, host: str) -> tuple[str, ...]:
+def find_alterations(
+    facts: Mapping[str, Any], service: Service, network: str, host: str, *, now: float
+) -> tuple[str, ...]:
     """How a container differs from what it was created from, in words that follow its name.
 
     Args:
@@ -70,6 +82,7 @@ def find_alterations(facts: Mapping[str, Any], service: Service, network: str, h
         service: What it was created from.
         network: The environment's network.
         host: Its name in that network, by which the balancer knows it.
+        now: The present, in seconds since 1970.
     """
     config: Mapping[str, Any] = facts.get("HostConfig") or {}
     networks: Mapping[str, Any] = (facts.get("NetworkSettings") or {}).get("Networks") or {}
@@ -83,6 +96,10 @@ def find_alterations(facts: Mapping[str, Any], service: Service, network: str, h
         found.append(f"is not in the network {network}")
     elif names and host not in names and host != str(facts.get("Name", "")).lstrip("/"):
         found.append(f"is not known as {host} in the network {network}")
+    crashes = int(facts.get("RestartCount") or 0)
+    started = str((facts.get("State") or {}).get("StartedAt") or "")
+    if crashes >= MANY_CRASHES and now - _seconds(started) < RECENT_SECONDS:
+        found.append("crashes again and again")
     return tuple(found)
 
 
@@ -106,6 +123,14 @@ def altered_ids(observed: Observed) -> tuple[str, ...]:
     return tuple(
         replica.id for replicas in observed.services.values() for replica in replicas if replica.alterations
     )
+
+
+def _seconds(moment: str) -> float:
+    """Seconds since 1970 of the engine's RFC 3339 time, which is UTC and has up to nine digits after the second."""
+    try:
+        return datetime.fromisoformat(f"{moment[:19]}+00:00").timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _altered_limits(config: Mapping[str, Any], service: Service) -> Iterator[str]:

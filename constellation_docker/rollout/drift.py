@@ -115,10 +115,10 @@ def describe_faults(
             faults.append(f"{replica.name} is of another release")
         elif not replica.is_running:
             faults.append(f"{replica.name} is {replica.state}")
-        elif not replica.is_healthy:
-            faults.append(f"{replica.name} is {replica.health}")
         elif replica.alterations:
             faults += [f"{replica.name} {alteration}" for alteration in replica.alterations]
+        elif not replica.is_healthy:
+            faults.append(f"{replica.name} is {replica.health}")
         elif is_outlier(replica, members):
             faults.append(f"{replica.name} {findings.get(replica.host, SPARED)}")
         elif not is_ready(replica, members):

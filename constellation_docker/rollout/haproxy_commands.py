@@ -196,14 +196,18 @@ def plan_removal(backends: Sequence[Backend], slug: str, hosts: Collection[str])
     backend = backend_of(backends, slug)
     if backend is None:
         return []
+    addressed = {member.host for member in (backend.route.members if backend.route else ()) if member.address}
     commands = []
     for host in sorted(set(hosts) & set(backend.places)):
         name = backend.server(backend.places[host])
         server = f"{backend.name}/{name}"
+        commands.append(f"set server {server} state maint")
+        # Another name may take the address away until it is resolved, and without one HAProxy refuses any other. So
+        # the address comes first, and where there is none the name brings one.
+        if host in addressed:
+            commands.append(f"set server {server} addr {FREE_ADDRESS} port {FREE_PORT}")
         commands += [
-            f"set server {server} state maint",
             f"set server {server} fqdn {FREE_HOST}",
-            f"set server {server} addr {FREE_ADDRESS} port {FREE_PORT}",
             f"del map {PATHS_MAP} {name}",
             f"del map {NAMES_MAP} {name}",
         ]

@@ -20,7 +20,7 @@ of more: every health check of every container makes three."""
 _OF_CONTAINERS = frozenset(
     {"create", "start", "die", "oom", "health_status", "destroy", "pause", "unpause", "update", "rename"}
 )
-_IN_PLACE = frozenset({"pause", "unpause", "update", "rename", "disconnect"})
+_IN_PLACE = frozenset({"die", "oom", "pause", "unpause", "update", "rename", "disconnect"})
 _OF_NETWORKS = frozenset({"disconnect", "destroy"})
 
 
@@ -32,7 +32,7 @@ class News:
         until: Up to when, by the engine's clock, in seconds since 1970: where the next look begins.
         events: What happened, in words; empty where nothing did that could matter.
         fingerprint: Of its containers' states, where the engine may have forgotten events; else empty.
-        altered: Ids of the containers that somebody may have changed in place.
+        altered: Ids of the containers that crashed, or that somebody may have changed in place.
         traffic: What its balancer does, with what it counted; None where that was not asked, or it does not answer.
     """
 
@@ -91,7 +91,7 @@ def choose_news(events: Sequence[Event], project: str) -> tuple[str, ...]:
 
 
 def choose_altered(events: Sequence[Event], project: str) -> tuple[str, ...]:
-    """Ids of the containers that an engine's events say were changed in place, each once."""
+    """Ids of the containers that an engine's events say crashed or were changed in place, each once."""
     found = [
         event.attributes.get("container", "") if event.type == "network" else event.id
         for event in events

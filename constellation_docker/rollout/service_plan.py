@@ -124,7 +124,9 @@ def choose_fallback(
         before, which are drained or stopped but still there; else those that served.
     """
     members = {member.host: member for member in (route.members if route else ())}
-    serving = [replica for replica in replicas if replica.is_running and is_ready(replica, members)]
+    routed = [replica for replica in replicas if replica.is_running and is_ready(replica, members)]
+    # One that answered nobody before cannot be waited for now; the others are enough.
+    serving = [replica for replica in routed if members[replica.host].check != "down"] or routed
     others = [replica for replica in serving if replica.spec_hash != spec_hash]
     if others:
         return frozenset(replica.id for replica in others)

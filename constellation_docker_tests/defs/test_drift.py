@@ -14,9 +14,10 @@ import pytest
 
 from constellation_docker.compose import endpoint_url
 from constellation_docker.definitions import defs
-from constellation_docker.defs import drift, drift_history, tags
+from constellation_docker.defs import drift, drift_history, sensors, tags
 from constellation_docker.defs.drift_cursor import DriftCursor, Position, choose_reason
 from constellation_docker.defs.drift_history import Shown
+from constellation_docker.defs.resources import SettingsResource
 from constellation_docker.engine.client import EngineClient
 from constellation_docker.rollout import News, observe
 from constellation_docker.settings import HealingSettings, load_settings
@@ -256,9 +257,24 @@ def test_a_rollback_that_fails_stops_everything_until_somebody_looks(
     run = deployer.instance.get_run_by_id(result.run_id)
     assert not result.success
     assert run is not None and run.tags[tags.OUTCOME] == "rollback_failed"
+    context = dg.build_run_status_sensor_context(
+        "failed_runs",
+        dagster_event=result.get_run_failure_event(),
+        dagster_instance=deployer.instance,
+        dagster_run=run,
+    ).for_run_failure()
+    sensors.failed_runs(context, settings=SettingsResource())
     assert watch.tick() == watch.tick() == deployer.drifts() == []
+    assert "putting back what ran before failed" in watch.shown()
     (notice,) = webhook
-    assert "putting back what ran before failed" in str(notice["text"])
+    assert (notice["partition"], notice["outcome"]) == (CELL, "rollback_failed")
+    assert notice["will_be_retried"] is False
+    for part in (
+        "ended with exit code 3",
+        "Putting back what ran before failed too",
+        "Nothing is tried any more",
+    ):
+        assert part in str(notice["text"])
     assert deployer.deploy("acme/tiny", version="1").success
     assert deployer.running("acme/tiny") == ["1"]
 

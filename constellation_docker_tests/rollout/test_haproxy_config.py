@@ -130,14 +130,19 @@ def test_a_switch_gives_to_the_new_before_it_takes_from_the_old() -> None:
 
 
 def test_a_member_that_leaves_frees_its_slot() -> None:
-    backends = [Backend(1, 4, Route("tiny", 60, None, (member(1),)), {"1.tiny": 1})]
+    backends = [Backend(1, 4, Route("tiny", 60, None, (member(1, address="10.0.0.7"),)), {"1.tiny": 1})]
     assert plan_removal(backends, "tiny", ["1.tiny", "7.tiny"]) == [
         "set server pool-1/p1s1 state maint",
-        "set server pool-1/p1s1 fqdn balancer",
         "set server pool-1/p1s1 addr 127.0.0.1 port 9",
+        "set server pool-1/p1s1 fqdn balancer",
         f"del map {PATHS_MAP} p1s1",
         f"del map {NAMES_MAP} p1s1",
     ]
+
+
+def test_a_member_without_an_address_gets_one_by_its_new_name() -> None:
+    backends = [Backend(1, 4, Route("tiny", 60, None, (member(1),)), {"1.tiny": 1})]
+    assert not [command for command in plan_removal(backends, "tiny", ["1.tiny"]) if " addr " in command]
 
 
 def test_limits_of_a_route_change_one_by_one() -> None:

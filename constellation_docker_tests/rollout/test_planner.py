@@ -67,12 +67,16 @@ def engines(draw: st.DrawFn) -> ModelEngine:
             spec_hash=draw(st.sampled_from(_HASHES)),
             created=draw(st.integers(1, 9)),
             revision=1,
+            alterations=draw(st.sampled_from([(), (), ("has 64 MiB of memory instead of 128 MiB",)])),
         )
         replicas[replica.name] = replica
         if draw(st.booleans()):
             routed = draw(st.sampled_from(["ready", "drain"]))
             check = "up" if replica.is_healthy else "down"
-            members.append(Member(replica.host, 8080, "/ready", routed, check))  # type: ignore[arg-type]
+            fails = draw(st.sampled_from([False, False, True]))
+            members.append(
+                Member(replica.host, 8080, "/ready", routed, check, is_outlier=fails)  # type: ignore[arg-type]
+            )
     for number in draw(st.lists(st.integers(4, 8), unique=True, max_size=2)):
         if f"{PROJECT}-{SLUG}-{number}" not in replicas:
             members.append(Member(f"{number}.{SLUG}", 8080, "/ready", "ready", "down"))

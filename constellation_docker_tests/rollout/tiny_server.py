@@ -1,7 +1,7 @@
 """A model server as small as can be, for rollouts in tests. Its behaviour is set by environment variables.
 
 READY_AFTER counts from its start, BAD_AFTER from the first request that it was given. After SIGUSR1 it is ready as before
-and answers every request with 500.
+and answers every request with 500; SIGUSR2 makes it crash.
 """
 
 import json
@@ -72,6 +72,7 @@ if os.environ.get("CRASH"):
     sys.exit(3)
 server = Server(("0.0.0.0", int(os.environ.get("PORT", "8080"))), Handler)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+signal.signal(signal.SIGUSR2, lambda *_: os._exit(4))
 signal.signal(signal.SIGUSR1, lambda *_: FAILING.append(True))
 print("listening, version", os.environ.get("VERSION", "1"), flush=True)
 server.serve_forever()
