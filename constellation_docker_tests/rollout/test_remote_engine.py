@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -107,6 +108,7 @@ class SshDoor:
         self._folder = folder
         self._loop = asyncio.new_event_loop()
         self._port = 0
+        self._acceptor: asyncssh.SSHAcceptor | None = None
         self._is_open = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -118,8 +120,10 @@ class SshDoor:
         return f"ssh://deployer@127.0.0.1:{self._port}"
 
     def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -132,7 +136,7 @@ class SshDoor:
         key.write_private_key(str(self._folder / "id"))
         (self._folder / "id").chmod(0o600)
         (self._folder / "authorized").write_bytes(key.export_public_key())
-        acceptor = await asyncssh.listen(
+        self._acceptor = await asyncssh.listen(
             "127.0.0.1",
             0,
             server_host_keys=[host_key],
@@ -140,9 +144,18 @@ class SshDoor:
             process_factory=self._serve,
             encoding=None,
         )
-        self._port = acceptor.get_port()
+        self._port = self._acceptor.get_port()
         public = host_key.export_public_key().decode().strip()
         (self._folder / "known_hosts").write_text(f"[127.0.0.1]:{self._port} {public}\n")
+
+    async def _close(self) -> None:
+        """End what clients still hold open, so that nothing of it outlives the loop."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def _serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         assert process.command == "docker system dial-stdio"
@@ -154,9 +167,14 @@ class SshDoor:
         )
         assert child.stdin and child.stdout
         asking = asyncio.create_task(pass_on(process.stdin, child.stdin))
-        await pass_on(child.stdout, process.stdout)
-        asking.cancel()
-        process.exit(await child.wait())
+        try:
+            await pass_on(child.stdout, process.stdout)
+            process.exit(await child.wait())
+        finally:
+            asking.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
 
 
 async def pass_on(source: Any, sink: Any) -> None:
