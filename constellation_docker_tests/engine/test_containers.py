@@ -314,7 +314,7 @@ def test_events_of_an_engine_that_stays_away_end_with_an_error(second_engine: Pr
         second_engine.start()
 
 
-def test_images_are_saved_loaded_imported_and_labelled(
+def test_images_are_saved_loaded_and_labelled(
     engine: Engine, second_engine: PrivateEngine, label: dict[str, str]
 ) -> None:
     other = second_engine.connect()
