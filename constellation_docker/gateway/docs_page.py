@@ -68,5 +68,7 @@ def _with_summary(operation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _send_file(file: Traversable, media_type: str, _request: Request) -> Response:
-    headers = {"Content-Security-Policy": POLICY, "Cache-Control": KEEP}
+    # The page itself is asked for each time: one that a browser kept would not lead to the login any more.
+    keep = "no-store" if media_type == "text/html" else KEEP
+    headers = {"Content-Security-Policy": POLICY, "Cache-Control": keep}
     return Response(file.read_bytes(), headers=headers, media_type=media_type)

@@ -162,6 +162,7 @@ def test_browsers_are_told_to_be_careful(gateway: OpenGateway) -> None:
 def test_the_docs_page_needs_no_other_server(gateway: OpenGateway) -> None:
     headers = bearer(gateway.key())
     page = gateway.client.get("/docs", headers=headers)
+    assert page.headers["Cache-Control"] == "no-store", "a kept page would not lead to the login any more"
     policy = page.headers["Content-Security-Policy"]
     assert "script-src 'self';" in policy
     assert "http" not in policy
