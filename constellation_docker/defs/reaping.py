@@ -92,7 +92,7 @@ def leftovers(
             rows += _clean_home(store, known, is_dry, context.log.info)
     for problem in problems:
         context.log.warning(problem)
-    freed = round(sum(float(row["freed (MB)"] or 0) for row in rows), 3)
+    freed = round(sum((float(row["freed (MB)"] or 0) for row in rows), 0.0), 3)
     return dg.MaterializeResult(
         metadata={
             "freed (MB)": dg.MetadataValue.float(0.0 if is_dry else freed),
