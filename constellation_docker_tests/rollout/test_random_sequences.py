@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 from collections.abc import Callable
 
@@ -9,10 +11,13 @@ import httpx
 import pytest
 
 from constellation_docker.compose import labels
+from constellation_docker.engine import Engine
+from constellation_docker.packaging.base_image import BaseImage
 from constellation_docker.rollout import HaproxyBalancer, Kind, RolloutFailed, observe, plan_environment
 from constellation_docker.rollout.observed import balancer_name
 from constellation_docker_tests.fixtures.deadline import wait_for
-from constellation_docker_tests.fixtures.tiny_service import QUICK, Environment
+from constellation_docker_tests.fixtures.engine import IMAGE_PREFIX, TEST_LABEL, build_context
+from constellation_docker_tests.fixtures.tiny_service import QUICK, TINY_IMAGE, Environment
 from constellation_docker_tests.rollout.test_killed_runs import kill_at
 
 pytestmark = pytest.mark.slow
@@ -30,6 +35,27 @@ _KILLED_AT = (
     Kind.MONITOR,
     Kind.UNREGISTER,
 )
+
+
+@pytest.fixture(scope="module")
+def calm_image(engine: Engine, tiny_image: str, python_base: BaseImage) -> str:
+    """The tiny service, not called unhealthy where a busy machine cannot run its probe for a while.
+
+    What runs well must not be lost by a rollout's doing; here nothing else may take it away.
+    """
+    check = json.dumps([python_base.python_path, "-S", "-E", "/probe.py"])
+    dockerfile = f"FROM {TINY_IMAGE}\nHEALTHCHECK --interval=1s --timeout=60s --retries=20 CMD {check}\n"
+    labels_of_test = {TEST_LABEL: f"rollout-{os.getpid()}"}
+    return engine.build(
+        build_context({"Dockerfile": dockerfile}), tag=f"{IMAGE_PREFIX}/calm:1", labels=labels_of_test
+    ).image_id
+
+
+@pytest.fixture
+def environment(environment: Environment, calm_image: str) -> Environment:
+    """An environment of calm services."""
+    environment.image = calm_image
+    return environment
 
 
 class History:
