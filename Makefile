@@ -29,10 +29,13 @@ ENGINE_TESTS := $(addprefix constellation_docker_tests/,engine compose rollout \
 	packaging/test_image.py packaging/test_image_failures.py \
 	packaging/test_own_dockerfile.py packaging/test_publishing.py packaging/test_verification.py)
 
+# Slow ones included, about a quarter of an hour for each engine. Every engine is tried, whatever another one's tests said.
+ENGINE_BESIDE := $(PYTHON) -m deploy.engine_of_suite sid
+
 test-engines: engine $(READY_ML) ## What faces an engine, on this machine's and on Debian's newest beside it, with both image stores
-	@$(PYTHON) -m pytest $(ENGINE_TESTS)
-	@$(PYTHON) -m deploy.engine_of_suite sid -- $(PYTHON) -m pytest $(ENGINE_TESTS)
-	@$(PYTHON) -m deploy.engine_of_suite sid --containerd-store -- $(PYTHON) -m pytest $(ENGINE_TESTS)
+	@failed=0; for engine in "" "$(ENGINE_BESIDE) --" "$(ENGINE_BESIDE) --containerd-store --"; do \
+		$$engine $(PYTHON) -m pytest $(ENGINE_TESTS) || failed=1; \
+	done; exit $$failed
 
 lint: venv
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check -q .
