@@ -187,7 +187,11 @@ def runs_as_wanted(
             except EngineUnreachable as error:
                 differing[name] = history.Shown(text=f"It could not be compared: {error}")
                 continue
-            differing |= {key: history.describe(v, found.drifts[key]) for key, v in found.verdicts.items()}
+            differing |= {
+                key: history.describe(verdict, found.drifts[key])
+                for key, verdict in found.verdicts.items()
+                if verdict.answer != "busy"
+            }
     verdict = history.judge(differing)
     return dg.AssetCheckResult(
         passed=verdict.passed,
@@ -251,6 +255,10 @@ def _show(
     events = []
     told: dict[str, history.Shown] = {}
     for key, verdict in found.verdicts.items():
+        if verdict.answer == "busy":
+            # What differs while a run is at work is its work, and no drift; what was shown before is still true.
+            told |= {key: position.told[key]} if key in position.told else {}
+            continue
         shown = history.describe(verdict, found.drifts[key])
         is_new = shown.is_given_up and not found.ages[key].is_given_up
         if is_new and not verdict.is_told and not _tell(verdict, shown, settings, on_line):

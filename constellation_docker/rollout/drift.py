@@ -125,7 +125,9 @@ def describe_faults(
             faults.append(f"the balancer gives {replica.name} no requests")
     missing = compiled.wanted.replicas - len(replicas)
     if missing > 0:
-        faults.append(f"{missing} of {compiled.wanted.replicas} replicas are missing")
+        faults.append(
+            f"{missing} of {compiled.wanted.replicas} replicas {'is' if missing == 1 else 'are'} missing"
+        )
     hosts = {replica.host for replica in replicas}
     faults += [f"the balancer knows {host}, which is gone" for host in sorted(set(members) - hosts)]
     return tuple(faults)

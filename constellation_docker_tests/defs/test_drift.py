@@ -134,12 +134,29 @@ def test_what_somebody_removes_is_seen_at_the_next_tick_shown_and_healed(
     (request,) = watch.tick()
     assert deployer.drifts() == [], "the schedule at the same moment does not ask for it again"
     assert (keys([request]), request.tags[tags.HEALING]) == ([CELL], "1")
-    assert "1 of 1 replicas are missing" in watch.shown()
+    assert "1 of 1 replicas is missing" in watch.shown()
     assert (watch.check().passed, watch.check().severity) == (False, dg.AssetCheckSeverity.WARN)
     assert watch.carry_out(request).success
     assert deployer.running("acme/tiny") == ["1"]
     wait_for(watch.is_clear, what="the all-clear")
     assert watch.check().passed
+
+
+def test_what_a_run_is_at_work_on_is_not_shown_as_drift(watch: Watch, deployer: Deployer) -> None:
+    deployed(deployer, "acme/tiny")
+    watch.tick()
+    at_work = dg.DagsterRun(
+        job_name="deploy_model",
+        tags={"dagster/partition": CELL},
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    deployer.instance.add_run(at_work)
+    remove_replica(deployer)
+    wait_for(lambda: not watch.tick() and "a run is at work on it" in watch.skipped, what="the comparison")
+    assert "missing" not in watch.shown()
+    deployer.instance.delete_run(at_work.run_id)
+    assert keys([watch.next_request()]) == [CELL]
+    assert "1 of 1 replicas is missing" in watch.shown()
 
 
 def test_a_tick_without_news_asks_little_however_many_services_there_are(

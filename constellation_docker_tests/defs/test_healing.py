@@ -20,7 +20,7 @@ from constellation_docker.settings import HealingSettings
 Status = dg.DagsterRunStatus
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SETTINGS = HealingSettings(max_attempts=3, backoff_seconds=10, max_backoff_seconds=15, quiet_seconds=3600)
-GONE = Drift("sentiment", "create", "nothing", "1 × 1", ("1 of 1 replicas are missing",))
+GONE = Drift("sentiment", "create", "nothing", "1 × 1", ("1 of 1 replicas is missing",))
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def observed(*replicas: Replica, routed: tuple[int, ...] = (1, 2), **changes: ob
         (observed(replica(1), replica(2)), None),
         (
             observed(replica(1)),
-            ["1 of 2 replicas are missing", f"the balancer knows 2.{SLUG}, which is gone"],
+            ["1 of 2 replicas is missing", f"the balancer knows 2.{SLUG}, which is gone"],
         ),
         (observed(replica(1), replica(2, "exited", "none")), [f"p-{SLUG}-2 is exited"]),
         (observed(replica(1), replica(2, "restarting", "none")), [f"p-{SLUG}-2 is restarting"]),
