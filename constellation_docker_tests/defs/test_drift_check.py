@@ -14,7 +14,8 @@ CHECK = dg.AssetCheckKey(drift_history.ASSET, drift_history.CHECK)
 def judgements(deployer: Deployer) -> list[float]:
     """When the check said something, newest first."""
     storage = deployer.instance.event_log_storage
-    return [record.create_timestamp for record in storage.get_asset_check_execution_history(CHECK, limit=10)]
+    records = storage.get_asset_check_execution_history(CHECK, limit=10)
+    return [record.event.timestamp for record in records if record.event]
 
 
 def test_the_check_says_something_after_each_deployment_and_only_then(deployer: Deployer) -> None:
