@@ -81,7 +81,11 @@ def answer_rubbish(repository: Path) -> None:
         (ask_for_what_does_not_exist, ["constellation-no-such-package-at-all", "requirements.txt:1"]),
         (ask_for_what_conflicts, ["idna==3.6", "idna==3.7"]),
         (raise_at_start, ["the moon is full"]),
-        (call_home_at_start, ["wants the network", "Put what it fetches into the repository"]),
+        pytest.param(
+            call_home_at_start,
+            ["wants the network", "Put what it fetches into the repository"],
+            marks=pytest.mark.slow,
+        ),
         (answer_rubbish, ["5 of 5 examples went wrong", "Praise, Complaint", "Expected a list"]),
     ],
 )
@@ -141,6 +145,7 @@ def test_a_scheme_that_is_not_allowed_is_refused_with_the_setting_that_allows_it
     assert "allowed_schemes" in sentence
 
 
+@pytest.mark.slow
 def test_a_source_distribution_that_fails_to_build_is_named_with_its_line_and_the_remedy(
     packager: Packager, package_index: PackageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,7 +173,7 @@ def test_a_tick_without_news_asks_little_however_many_services_there_are(
     assert not [call for call in calls if "/containers/" in call]
 
 
-@pytest.mark.parametrize("fault", ["killed", "removed"])
+@pytest.mark.parametrize("fault", ["killed", pytest.param("removed", marks=pytest.mark.slow)])
 def test_a_balancer_that_went_away_is_brought_back(watch: Watch, deployer: Deployer, fault: str) -> None:
     deployed(deployer, "acme/tiny")
     watch.tick()

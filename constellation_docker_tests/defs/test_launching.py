@@ -280,6 +280,7 @@ def test_no_secret_is_in_anything_that_dagster_keeps(
             assert registry.password.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_deleting_a_model_removes_what_it_had_and_nothing_else(
     location: Location, deployed: ModelRow, repository: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from constellation_docker_tests.fixtures.deployer import Deployer, keys
 CELL = "dev|acme/tiny"
 
 
-@pytest.mark.parametrize("state", ["stopped", "deleted"])
+@pytest.mark.parametrize("state", [pytest.param("stopped", marks=pytest.mark.slow), "deleted"])
 def test_a_service_that_is_wanted_stopped_or_deleted_is_taken_away_and_comes_back_only_by_a_version(
     deployer: Deployer, state: str
 ) -> None:

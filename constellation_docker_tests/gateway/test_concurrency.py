@@ -16,6 +16,8 @@ from constellation_docker.gateway.dagster_client import Run
 from constellation_docker_tests.cards.conftest import make_publication
 from constellation_docker_tests.fixtures.gateway import QueuedDagster, RunningGateway, running_gateway
 
+pytestmark = pytest.mark.slow
+
 CALLERS = 200
 PATIENCE_SECONDS = 300
 
@@ -88,7 +90,6 @@ def test_the_same_deployment_asked_for_200_times_at_once_is_one_run(
     assert set(answered) == {answered[0]}
 
 
-@pytest.mark.slow
 def test_200_deployments_asked_for_at_once_are_200_runs(
     gateways: tuple[RunningGateway, ...], queued: QueuedDagster
 ) -> None:

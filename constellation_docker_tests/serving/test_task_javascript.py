@@ -68,6 +68,7 @@ def test_image_classification_sends_a_blob(serve, ask_in_javascript: Ask) -> Non
     assert given == server.post(content=picture()).json()
 
 
+@pytest.mark.slow
 def test_object_detection(serve, ask_in_javascript: Ask) -> None:
     server = serve("detector", "object-detection", "transformers")
     given = ask_in_javascript(server.url, "objectDetection", {"data": blob(picture(), "image/png")})
