@@ -106,90 +106,110 @@ ALL = Inspected(further=1_000_000)
 """All of them, for somebody who waits for the answer."""
 
 
-def compare(
-    name: str,
-    settings: Settings,
-    engines: EngineResource,
-    store: CardStore,
-    instance: dg.DagsterInstance,
-    now: datetime,
-    on_line: Callable[[str], None],
-    traffic: Mapping[str, Watched] | None = None,
-    inspected: Inspected = USUAL,
-) -> Comparison:
-    """Compare one environment with what is wanted, and decide about every service that differs.
+@dataclass(frozen=True)
+class Comparer:
+    """Compares environments with what is wanted, and decides about every service that differs.
 
-    Args:
-        name: The environment.
+    Attributes:
         settings: All settings.
         engines: The engines.
         store: The card store.
         instance: Dagster's instance.
         now: The present.
         on_line: Told what was left out, and why.
-        traffic: What had become of the requests of each replica at the last look, by host. Outliers that fail them get
-            no more when this returns, unless drift is only reported.
-        inspected: Which containers to look into for what was changed in place.
-
-    Raises:
-        StoreUnavailable: The card store cannot be reached.
-        EngineUnreachable: The environment's engine cannot.
     """
-    # Deleted ones too: what still runs of them is drift.
-    rows = [row for row in store.wanted(name, include_deleted=True) if isinstance(row, DeploymentRow)]
-    if not rows:
-        return Comparison(name, is_empty=True)
-    environment = Environment(name, settings, engines.of_environment(name))
-    compiled = environment.compile_to_compare(store, on_line)
-    observed = observe(environment.engine, compiled.project)
-    chosen = choose_inspected(observed, inspected.named, inspected.turn, inspected.further)
-    observed = inspect_replicas(environment.engine, observed, compiled, chosen)
-    watched = watch_traffic(observed.state, traffic or {}, now.timestamp(), settings.healing.outlier_failures)
-    outliers = outliers_of(watched)
-    if settings.healing.mode == "heal":
-        _spare(environment, compiled, mark_outliers(observed, outliers), on_line)
-    report = find_drift(observed, compiled, outliers)
-    environment.keep_certificate(compiled, on_line)
-    drifts = choose_drifts(rows, report)
-    complaints = complaints_of(watched)
-    asked = [row for row in rows if row.key in drifts or row.stable_revision != row.revision]
-    runs = runs_on_services(instance, asked)
-    verdicts, ages = {}, {}
-    for row in asked:
-        finding = history.find(instance, row.key, now)
-        verdict = decide_healing(
-            row,
-            drifts.get(row.key),
-            runs,
-            settings=settings.healing,
-            max_tries=settings.reconcile.max_attempts,
-            found_at=finding.since,
-            now=now,
+
+    settings: Settings
+    engines: EngineResource
+    store: CardStore
+    instance: dg.DagsterInstance
+    now: datetime
+    on_line: Callable[[str], None]
+
+    def compare(
+        self, name: str, inspected: Inspected = USUAL, traffic: Mapping[str, Watched] | None = None
+    ) -> Comparison:
+        """Compare one environment.
+
+        Args:
+            name: The environment.
+            inspected: Which containers to look into for what was changed in place.
+            traffic: What had become of the requests of each replica at the last look, by host. Outliers that fail them
+                get no more when this returns, unless drift is only reported.
+
+        Raises:
+            StoreUnavailable: The card store cannot be reached.
+            EngineUnreachable: The environment's engine cannot.
+        """
+        # Deleted ones too: what still runs of them is drift.
+        rows = [
+            row for row in self.store.wanted(name, include_deleted=True) if isinstance(row, DeploymentRow)
+        ]
+        if not rows:
+            return Comparison(name, is_empty=True)
+        environment = Environment(name, self.settings, self.engines.of_environment(name))
+        compiled = environment.compile_to_compare(self.store, self.on_line)
+        observed = observe(environment.engine, compiled.project)
+        chosen = choose_inspected(observed, inspected.named, inspected.turn, inspected.further)
+        observed = inspect_replicas(environment.engine, observed, compiled, chosen)
+        healing = self.settings.healing
+        watched = watch_traffic(observed.state, traffic or {}, self.now.timestamp(), healing.outlier_failures)
+        outliers = outliers_of(watched)
+        if healing.mode == "heal":
+            _spare(environment, compiled, mark_outliers(observed, outliers), self.on_line)
+        report = find_drift(observed, compiled, outliers)
+        environment.keep_certificate(compiled, self.on_line)
+        judged = self._judge(rows, choose_drifts(rows, report), complaints_of(watched))
+        return Comparison(
+            name,
+            verdicts={key: item.verdict for key, item in judged.items()},
+            drifts={key: item.drift for key, item in judged.items()},
+            ages={key: item.age for key, item in judged.items()},
+            report=report,
+            is_shared=any(len(route.members) > 1 for route in observed.state.routes.values()),
+            traffic=watched,
+            altered=altered_ids(observed),
         )
-        if verdict is None:
-            continue
-        if verdict.answer == "heal" and settings.healing.mode == "report":
-            verdict = replace(
-                verdict, answer="left", why="drift is only reported: see the setting healing.mode"
+
+    def _judge(
+        self, rows: Sequence[DeploymentRow], drifts: Mapping[str, Drift], complaints: Mapping[str, str]
+    ) -> dict[str, _Judged]:
+        """What is to be done about each service that differs, or whose replicas fail alike, by partition."""
+        asked = [row for row in rows if row.key in drifts or row.stable_revision != row.revision]
+        runs = runs_on_services(self.instance, asked)
+        judged: dict[str, _Judged] = {}
+        for row in asked:
+            age = history.find(self.instance, row.key, self.now)
+            verdict = decide_healing(
+                row,
+                drifts.get(row.key),
+                runs,
+                settings=self.settings.healing,
+                max_tries=self.settings.reconcile.max_attempts,
+                found_at=age.since,
+                now=self.now,
             )
-        verdicts[row.key], ages[row.key] = verdict, finding
-    found = {key: drifts.get(key) for key in verdicts}
-    for row in rows:
-        if row.key not in verdicts and row.row.card.slug in complaints:
-            verdicts[row.key] = Verdict(row, "left", "its replicas fail alike, so fresh ones would not help")
-            found[row.key] = _complain(row, complaints[row.row.card.slug])
-            ages[row.key] = history.find(instance, row.key, now)
-    is_shared = any(len(route.members) > 1 for route in observed.state.routes.values())
-    return Comparison(
-        name,
-        verdicts=verdicts,
-        drifts=found,
-        ages=ages,
-        report=report,
-        is_shared=is_shared,
-        traffic=watched,
-        altered=altered_ids(observed),
-    )
+            if verdict is None:
+                continue
+            if verdict.answer == "heal" and self.settings.healing.mode == "report":
+                verdict = replace(
+                    verdict, answer="left", why="drift is only reported: see the setting healing.mode"
+                )
+            judged[row.key] = _Judged(verdict, drifts.get(row.key), age)
+        for row in rows:
+            if row.key not in judged and row.row.card.slug in complaints:
+                verdict = Verdict(row, "left", "its replicas fail alike, so fresh ones would not help")
+                age = history.find(self.instance, row.key, self.now)
+                judged[row.key] = _Judged(verdict, _complain(row, complaints[row.row.card.slug]), age)
+        return judged
+
+
+class _Judged(NamedTuple):
+    """A service that differs: what is to be done, how it differs, and since when."""
+
+    verdict: Verdict
+    drift: Drift | None
+    age: history.Finding
 
 
 def _complain(row: DeploymentRow, complaint: str) -> Drift:

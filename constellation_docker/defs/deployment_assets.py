@@ -29,7 +29,7 @@ from constellation_docker.defs.partitions import (
 from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
 from constellation_docker.errors import InvalidInput
 from constellation_docker.packaging import deliver_image
-from constellation_docker.rollout import RolloutFailed, observe, plan_environment, roll_out
+from constellation_docker.rollout import RolloutFailed, inspect_replicas, observe, plan_environment, roll_out
 
 
 class DeployConfig(dg.Config):
@@ -73,7 +73,10 @@ def deployment_assets(environments: list[str]) -> list[dg.AssetsDefinition]:
             tags.identify_run(context, {tags.ENVIRONMENT: name, tags.ACTION: "preview"})
             compiled = environment.compile(store, context.log.info)
             environment.write(compiled)
-            plan = plan_environment(observe(environment.engine, compiled.project), compiled)
+            observed = observe(environment.engine, compiled.project)
+            plan = plan_environment(
+                inspect_replicas(environment.engine, observed, compiled, observed.replica_ids), compiled
+            )
         return dg.MaterializeResult(
             metadata=metadata.compose_metadata(compiled)
             | {

@@ -5,7 +5,7 @@ where a service was not as wanted at the last look, or where the last comparison
 of them, and so goes on where somebody stopped the sensor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLong
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from constellation_docker.cards import StoreUnavailable
 from constellation_docker.compose import project_name
 from constellation_docker.defs import drift_history as history
 from constellation_docker.defs import tags
-from constellation_docker.defs.comparison import ALL, Comparison, Inspected, compare, request_healings
+from constellation_docker.defs.comparison import ALL, Comparer, Comparison, Inspected, request_healings
 from constellation_docker.defs.drift_cursor import DriftCursor, Position, choose_reason, watch
 from constellation_docker.defs.failures import explained
 from constellation_docker.defs.healing import Verdict
@@ -26,7 +26,7 @@ from constellation_docker.defs.partitions import MODELS
 from constellation_docker.defs.resources import CardStoreResource, EngineResource, SettingsResource
 from constellation_docker.engine import EngineUnreachable
 from constellation_docker.errors import ConstellationError
-from constellation_docker.rollout import News, read_news
+from constellation_docker.rollout import News, Watched, read_news
 from constellation_docker.settings import HealingSettings, Settings, load_settings
 
 NEWS_SECONDS = 12.0
@@ -61,29 +61,16 @@ def drifted_deployments(
     due = _ask_engines(known, engines, cursor, now, notes)
     try:
         with cards.open() as store:
+            comparer = Comparer(known, engines, store, context.instance, now, context.log.warning)
             for name, (reason, news) in due.items():
-                try:
-                    found = compare(
-                        name,
-                        known,
-                        engines,
-                        store,
-                        context.instance,
-                        now,
-                        context.log.warning,
-                        cursor.environments[name].traffic,
-                        cursor.environments[name].inspected_with(news),
-                    )
-                except StoreUnavailable:
-                    raise
-                except ConstellationError as error:
-                    notes.append(f"{name}: {error}")
+                position = cursor.environments[name]
+                found = _compare(comparer, name, notes, position.inspected_with(news), position.traffic)
+                if found is None:
                     continue
                 context.log.info(f"{name} was compared, because of: {reason}.")
-                notes += filter(None, [found.sentence])
                 healings += found.healings
-                events += _show(found, cursor.environments[name], known, context.log.warning)
-                _advance(cursor.environments[name], found, news, now, known.healing)
+                events += _show(found, position, known, context.log.warning)
+                _advance(position, found, news, now, known.healing)
             requests = request_healings(
                 store, context.instance, healings[: known.reconcile.max_runs_per_tick]
             )
@@ -129,25 +116,10 @@ def heal_drift(
     turn = Inspected(turn=int(now.timestamp() // 60))
     try:
         with cards.open() as store:
+            comparer = Comparer(known, engines, store, context.instance, now, context.log.warning)
             for name in known.environments:
-                try:
-                    found = compare(
-                        name,
-                        known,
-                        engines,
-                        store,
-                        context.instance,
-                        now,
-                        context.log.warning,
-                        inspected=turn,
-                    )
-                except StoreUnavailable:
-                    raise
-                except ConstellationError as error:
-                    notes.append(f"{name}: {error}")
-                    continue
-                notes += filter(None, [found.sentence])
-                healings += found.healings
+                found = _compare(comparer, name, notes, turn)
+                healings += found.healings if found else []
             requests = request_healings(
                 store, context.instance, healings[: known.reconcile.max_runs_per_tick]
             )
@@ -179,11 +151,10 @@ def runs_as_wanted(
     now = datetime.now(UTC)
     differing: dict[str, history.Shown] = {}
     with explained(context, "all environments", "comparing"), cards.open() as store:
+        comparer = Comparer(known, engines, store, context.instance, now, context.log.info)
         for name in known.environments:
             try:
-                found = compare(
-                    name, known, engines, store, context.instance, now, context.log.info, inspected=ALL
-                )
+                found = comparer.compare(name, ALL)
             except EngineUnreachable as error:
                 differing[name] = history.Shown(text=f"It could not be compared: {error}")
                 continue
@@ -199,6 +170,29 @@ def runs_as_wanted(
         description=verdict.description,
         metadata=verdict.metadata,
     )
+
+
+def _compare(
+    comparer: Comparer,
+    name: str,
+    notes: list[str],
+    inspected: Inspected,
+    traffic: Mapping[str, Watched] | None = None,
+) -> Comparison | None:
+    """Compare one environment, and note what was found; none where it cannot be, which holds up no other one.
+
+    Raises:
+        StoreUnavailable: The card store cannot be reached, so none can be compared.
+    """
+    try:
+        found = comparer.compare(name, inspected, traffic)
+    except StoreUnavailable:
+        raise
+    except ConstellationError as error:
+        notes.append(f"{name}: {error}")
+        return None
+    notes += filter(None, [found.sentence])
+    return found
 
 
 def _ask_engines(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from constellation_docker.compose import CompiledService, ComposeFile
-from constellation_docker.rollout.balancer import Route
-from constellation_docker.rollout.draft import is_outlier, is_ready
-from constellation_docker.rollout.observed import Observed, Replica
+from constellation_docker.compose import ComposeFile
+from constellation_docker.rollout.faults import STARTING, describe_faults
+from constellation_docker.rollout.observed import Observed
 from constellation_docker.rollout.operation import Action, Kind
-from constellation_docker.rollout.outliers import SPARED, mark_outliers
+from constellation_docker.rollout.outliers import mark_outliers
 from constellation_docker.rollout.plan import assume_state, plan_environment
 
 _GROUND = frozenset({Kind.CREATE_NETWORK, Kind.CREATE_BALANCER, Kind.START_BALANCER})
 """What an environment needs before any service of it can answer. A balancer whose image or port changed, or that stock
 Compose started, answers all the same: the next deployment sees to it."""
-
-_STARTING = "starting"
 
 
 @dataclass(frozen=True)
@@ -82,52 +79,10 @@ def find_drift(
             change.running,
             change.wanted,
             faults or (change.cause,),
-            is_settling=bool(faults) and all(fault.endswith(f" is {_STARTING}") for fault in faults),
+            is_settling=bool(faults) and all(fault.endswith(f" is {STARTING}") for fault in faults),
         )
     return DriftReport(
         services,
         tuple(operation.cause for operation in plan.operations if operation.kind in _GROUND),
         observed.foreign,
     )
-
-
-def describe_faults(
-    compiled: CompiledService | None,
-    replicas: Sequence[Replica],
-    route: Route | None,
-    outliers: Mapping[str, str] | None = None,
-) -> tuple[str, ...]:
-    """What is wrong with a service.
-
-    Args:
-        compiled: What is wanted; None: that it is gone.
-        replicas: Its containers.
-        route: What the balancer does for it.
-        outliers: What makes replicas outliers, by host, where that is known.
-    """
-    findings = outliers or {}
-    if compiled is None or compiled.wanted.replicas == 0:
-        return tuple(f"{replica.name} is not wanted" for replica in replicas)
-    members = {member.host: member for member in (route.members if route else ())}
-    faults = []
-    for replica in replicas:
-        if replica.spec_hash != compiled.spec_hash:
-            faults.append(f"{replica.name} is of another release")
-        elif not replica.is_running:
-            faults.append(f"{replica.name} is {replica.state}")
-        elif replica.alterations:
-            faults += [f"{replica.name} {alteration}" for alteration in replica.alterations]
-        elif not replica.is_healthy:
-            faults.append(f"{replica.name} is {replica.health}")
-        elif is_outlier(replica, members):
-            faults.append(f"{replica.name} {findings.get(replica.host, SPARED)}")
-        elif not is_ready(replica, members):
-            faults.append(f"the balancer gives {replica.name} no requests")
-    missing = compiled.wanted.replicas - len(replicas)
-    if missing > 0:
-        faults.append(
-            f"{missing} of {compiled.wanted.replicas} replicas {'is' if missing == 1 else 'are'} missing"
-        )
-    hosts = {replica.host for replica in replicas}
-    faults += [f"the balancer knows {host}, which is gone" for host in sorted(set(members) - hosts)]
-    return tuple(faults)

@@ -130,6 +130,11 @@ class Observed:
     services: Mapping[str, tuple[Replica, ...]] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
 
+    @property
+    def replica_ids(self) -> frozenset[str]:
+        """The containers of all services."""
+        return frozenset(replica.id for replicas in self.services.values() for replica in replicas)
+
     def replicas(self, slug: str) -> tuple[Replica, ...]:
         """The replicas of a service."""
         return self.services.get(slug, ())

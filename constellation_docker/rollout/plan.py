@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from constellation_docker.compose import CompiledService, ComposeFile
 from constellation_docker.rollout.balancer import BalancerState, Route
+from constellation_docker.rollout.faults import describe_faults
 from constellation_docker.rollout.haproxy_config import layout_of
 from constellation_docker.rollout.observed import Observed, Replica
 from constellation_docker.rollout.operation import Action, Change, Kind, Operation, Plan
@@ -48,7 +49,7 @@ def plan_rollout(observed: Observed, compose_file: ComposeFile, only: str | None
             continue
         steps = plan_service(compose_file.project, slug, compiled, replicas, route)
         operations += [_after_all(step, ground) for step in steps]
-        changes.append(summarize_change(slug, compiled, replicas, steps))
+        changes.append(summarize_change(slug, compiled, replicas, route, steps))
     return Plan(compose_file.project, tuple(operations), tuple(changes))
 
 
@@ -110,7 +111,11 @@ def assume_state(observed: Observed) -> BalancerState:
 
 
 def summarize_change(
-    slug: str, compiled: CompiledService | None, replicas: Sequence[Replica], steps: Sequence[Operation]
+    slug: str,
+    compiled: CompiledService | None,
+    replicas: Sequence[Replica],
+    route: Route | None,
+    steps: Sequence[Operation],
 ) -> Change:
     """What a plan does to one service, in one line."""
     running = _what_runs(replicas)
@@ -131,7 +136,7 @@ def summarize_change(
         return change("replace", "its image or its settings changed")
     if all(replica.is_hopeful for replica in replicas) and len(replicas) != compiled.wanted.replicas:
         return change("scale", "another number of replicas is wanted")
-    return change("heal", "it does not run as wanted")
+    return change("heal", "; ".join(describe_faults(compiled, replicas, route)) or steps[0].cause)
 
 
 def _what_runs(replicas: Sequence[Replica]) -> str:

@@ -28,6 +28,7 @@ def test_an_update_in_place_is_seen_at_the_next_tick_and_healed(deployer: Deploy
     watch = Watch(deployer)
     assert watch.tick() == []
     deployer.engine.update(name_of(deployer), LESS)
+    assert "has 64 MiB of memory instead of 128 MiB" in deployer.preview()["acme-tiny"]
     request = watch.next_request()
     assert "has 64 MiB of memory instead of 128 MiB" in watch.shown()
     watch.tick()
