@@ -130,8 +130,8 @@ defaults
     timeout check 3s
     timeout tunnel 1h
     # A replica that fails a check is asked twice a second from then on; a rollout that watches it sees the first
-    # failures, and can go back before it is given up.
-    default-server check inter 1s fastinter 500ms fall {FALL} rise {RISE} resolvers docker resolve-prefer ipv4
+    # failures, and can go back before it is given up. So is one that is not up yet: a rollout waits for it.
+    default-server check inter 1s fastinter 500ms downinter 500ms fall {FALL} rise {RISE} resolvers docker resolve-prefer ipv4
     default-server observe layer7 error-limit {ERRORS_LIKE_A_FAILED_CHECK} on-error fail-check{slow_start}
     http-error status 502 content-type application/json string '{{"error": "The model broke off its answer.", "code": "bad_gateway"}}'
     http-error status 503 content-type application/json string '{{"error": "No replica of this model is ready.", "code": "not_ready"}}' hdr Retry-After 2

@@ -22,6 +22,11 @@ _LIST_PROCESSES = (
     'for folder in /proc/[0-9]*; do read -r name <"$folder/comm" && [ "$name" = haproxy ] && echo "$folder"; done'
     " 2>/dev/null"
 )
+_END_OF_ANSWER = "\x1e"
+_CONVERSATION = (
+    "while IFS= read -r line; do "
+    f"""printf '%s\\n' "$line" | {{ {RUNTIME_CLIENT}; }} || exit 1; printf '\\036'; done"""
+)
 _ACKNOWLEDGED = re.compile(
     r"(?:.*\b(?:changed|no need to change)\b.*|The server's FQDN is already set.*|)", re.IGNORECASE
 )
@@ -61,7 +66,7 @@ class RuntimeSocket:
         Commands that fit into one line (about 200 of them) take effect together; no request is handled in between.
 
         Args:
-            commands: They are silent, or acknowledge what they changed.
+            commands: At least one. They are silent, or acknowledge what they changed.
             then: Commands that show something afterwards.
 
         Returns:
@@ -71,9 +76,12 @@ class RuntimeSocket:
             BalancerUnavailable: The container does not run, or HAProxy does not answer.
             BalancerRefused: HAProxy does not accept one of them.
         """
-        for line in _lines(commands):
+        *first, last = _lines(commands)
+        for line in first:
             self._check(self._send(line), line)
-        return self.ask(*then) if then else ""
+        answers = self._converse(last, *(["; ".join(then)] if then else []))
+        self._check(answers[0], last)
+        return answers[1] if then else ""
 
     def replace_certificate(self, path: str, pem: str) -> None:
         """Replace a certificate that is in force; all at once, without a reload.
@@ -116,6 +124,16 @@ class RuntimeSocket:
         if result.exit_code != 0:
             raise self._unavailable(result.stderr.decode(errors="replace").strip()[-300:] or "no answer")
         return result.stdout.decode(errors="replace")
+
+    def _converse(self, *lines: str) -> list[str]:
+        """Send lines one after another; a process in the container costs more than what it asks."""
+        result = self._execute(_CONVERSATION, "".join(f"{line}\n" for line in lines).encode())
+        *answers, rest = result.stdout.decode(errors="replace").split(_END_OF_ANSWER)
+        if result.exit_code != 0 or len(answers) != len(lines):
+            raise self._unavailable(
+                (result.stderr.decode(errors="replace") or rest).strip()[-300:] or "no answer"
+            )
+        return answers
 
     def _execute(self, script: str, stdin: bytes | None = None) -> ExecResult:
         try:
