@@ -55,6 +55,9 @@ RELOAD_SECONDS = 30.0
 # A holder of the lock that is seen unchanged for so long was killed. Changes take well under a second, reloads a few.
 STALE_LOCK_SECONDS = 40.0
 _POLL_SECONDS = 0.1
+_LONGEST_POLL_SECONDS = 3.0
+# How often room is made for members that others took it from.
+_ROUNDS = 10
 # The one that takes signals, and the one that it has started for the work.
 _PROCESSES = 2
 
@@ -86,6 +89,7 @@ class HaproxyBalancer:
         self._clock = clock
         self._sleep = sleep
         self._pools: dict[str, str] = {}
+        self._reloads = 0
 
     def answers(self) -> bool:
         """Whether HAProxy runs and its runtime socket answers."""
@@ -123,21 +127,24 @@ class HaproxyBalancer:
         return self._socket.count_processes() > _PROCESSES
 
     def register(self, route: Route, members: Sequence[Member]) -> None:
-        """Let members join a route, draining. The route is made where there is none."""
+        """Let members join a route, draining. The route is made where there is none.
 
-        def plan(backends: list[Backend]) -> list[str]:
-            backend = choose_backend(backends, route.slug, [member.host for member in members])
-            if backend is None:
-                backends = self._enlarge(backends, route.slug, len(members))
-                backend = choose_backend(backends, route.slug, [member.host for member in members])
-            if backend is None:
-                raise BalancerRefused(
-                    f"The balancer {self.container} has no room for {len(members)} replicas of {route.slug}.",
-                    remedy="Restart the balancer's container and launch the deployment again.",
-                )
-            return plan_registration(backend, route, members)
-
-        self._change(plan)
+        Raises:
+            BalancerRefused: There is no room for them, and none could be made.
+        """
+        hosts = [member.host for member in members]
+        for _ in range(_ROUNDS):
+            with self._lock() as backends:
+                backend = choose_backend(backends, route.slug, hosts)
+                if backend is not None:
+                    self._carry_out(plan_registration(backend, route, members))
+                    return
+                # The lock ends with it, so others may join before we are next, and take the room.
+                self._enlarge(backends, route.slug, len(members))
+        raise BalancerRefused(
+            f"The balancer {self.container} has no room for {len(members)} replicas of {route.slug}.",
+            remedy="Restart the balancer's container and launch the deployment again.",
+        )
 
     def switch(self, slug: str, *, ready: Collection[str], drain: Collection[str]) -> None:
         """Give requests to the members `ready`, and no more to `drain`, in one step."""
@@ -163,7 +170,7 @@ class HaproxyBalancer:
         """
         layout = plan_layout(routes)
         self.save(layout)
-        self._reload(len(layout))
+        self._reload()
 
     def reload(self, known: BalancerState | None = None) -> None:
         """Put the same routes and members in force under this release's configuration and the present settings.
@@ -177,7 +184,7 @@ class HaproxyBalancer:
         with self._lock(is_layout_free=True) as present:
             backends = [_with_versions(backend, state) for backend in present]
             self.save(backends)
-            self._reload(len(backends))
+            self._reload()
 
     def install_certificate(self, pem: str) -> bool:
         """Serve this certificate from now on. Connections that are open keep theirs; nothing is reloaded.
@@ -249,19 +256,21 @@ class HaproxyBalancer:
 
     def _change(self, plan: Callable[[list[Backend]], list[str]]) -> None:
         with self._lock() as backends:
-            commands = plan(backends)
-            if commands:
-                self.save(parse_backends(self._socket.tell(commands, then=show_all())))
+            self._carry_out(plan(backends))
 
-    def _enlarge(self, backends: Sequence[Backend], slug: str, joining: int) -> list[Backend]:
+    def _carry_out(self, commands: Sequence[str]) -> None:
+        if commands:
+            self.save(parse_backends(self._socket.tell(commands, then=show_all())))
+
+    def _enlarge(self, backends: Sequence[Backend], slug: str, joining: int) -> None:
         routes = [backend.route for backend in backends if backend.route is not None]
         present = next((len(route.members) for route in routes if route.slug == slug), 0)
         layout = plan_layout(routes, at_least={slug: present + joining})
         self.save(layout)
-        self._reload(len(layout))
-        return self._read()
+        self._reload()
 
-    def _reload(self, backends: int) -> None:
+    def _reload(self) -> None:
+        """Put in force what was saved. Whoever holds the lock has lost it when this returns."""
         checked = self._engine.execute(self.container, ["haproxy", "-c", "-f", CONFIG_PATH])
         if checked.exit_code != 0:
             raise BalancerRefused(
@@ -274,7 +283,8 @@ class HaproxyBalancer:
         deadline = self._clock() + RELOAD_SECONDS
         while self._clock() < deadline:
             with suppress(BalancerUnavailable):
-                if self._process_id() != before and len(self._read()) == backends:
+                if self._process_id() != before and self._read():
+                    self._reloads += 1
                     return
             self._sleep(_POLL_SECONDS)
         raise BalancerUnavailable(
@@ -294,7 +304,7 @@ class HaproxyBalancer:
             is_layout_free: Whether another layout than that of our settings may be in force. Where it is, whatever is
                 written to disk would differ from it.
         """
-        token = uuid.uuid4().hex
+        token, reloads = uuid.uuid4().hex, self._reloads
         reference, answer = self._acquire(token)
         try:
             if not is_layout_free and parse_layout(answer) != layout_of(self._options):
@@ -304,9 +314,10 @@ class HaproxyBalancer:
                 )
             yield parse_backends(answer)
         finally:
-            # After a reload the lock is gone by itself.
-            with suppress(BalancerUnavailable):
-                self._socket.ask(f"del map {LOCK_MAP} #{reference}")
+            # After a reload the lock is gone by itself, and its reference may be another one's.
+            if self._reloads == reloads:
+                with suppress(BalancerUnavailable):
+                    self._socket.ask(f"del map {LOCK_MAP} #{reference}")
 
     def _acquire(self, token: str) -> tuple[str, str]:
         # Entries of a map keep their order, so they are a queue; the first one holds the lock.
@@ -326,7 +337,9 @@ class HaproxyBalancer:
                 first, since = queue[0][0], self._clock()
             elif self._clock() - since > STALE_LOCK_SECONDS:
                 self._socket.ask(f"del map {LOCK_MAP} #{first}")
-            self._sleep(_POLL_SECONDS)
+            # Whoever is far behind asks seldom: many who ask at once would keep the one who works from working.
+            place = next((number for number, entry in enumerate(queue) if entry[2] == token), 1)
+            self._sleep(min(_POLL_SECONDS * (3 * place - 2), _LONGEST_POLL_SECONDS))
             answer = self._socket.ask(*look)
             if token not in answer:
                 # HAProxy was started anew, and the queue with it.

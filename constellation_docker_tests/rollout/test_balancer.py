@@ -26,7 +26,7 @@ from constellation_docker.rollout import (
     private_authority,
     renew_certificate,
 )
-from constellation_docker.rollout.balancer import Route
+from constellation_docker.rollout.balancer import Member, Route
 from constellation_docker.rollout.haproxy import pack_files
 from constellation_docker.rollout.haproxy_config import CONFIG_PATH, plan_layout, render_files
 from constellation_docker.rollout.haproxy_runtime import RuntimeSocket
@@ -210,6 +210,25 @@ def test_the_configuration_of_a_former_release_is_replaced_by_one_reload(environ
     assert environment.containers() == before
     assert httpx.post(environment.url()).status_code == 200
     assert plan_environment(observe(environment.engine, environment.project), environment.file).is_empty
+    assert balancer_of(environment).settle() is False
+
+
+def test_services_that_join_side_by_side_while_the_balancer_makes_room_are_all_there(
+    environment: Environment,
+) -> None:
+    environment.want()
+    environment.roll_out()
+    slugs = [f"service-{number}" for number in range(48)]
+
+    def join(slug: str) -> None:
+        balancer_of(environment).register(Route(slug, 60), [Member("1.tiny", 8080, "/ready")])
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(join, slugs))
+    routes = balancer_of(environment).read().routes
+    assert {
+        slug: [member.host for member in route.members] for slug, route in routes.items()
+    } == {slug: ["1.tiny"] for slug in ["tiny", *slugs]}
     assert balancer_of(environment).settle() is False
 
 
