@@ -226,9 +226,9 @@ def test_services_that_join_side_by_side_while_the_balancer_makes_room_are_all_t
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(join, slugs))
     routes = balancer_of(environment).read().routes
-    assert {
-        slug: [member.host for member in route.members] for slug, route in routes.items()
-    } == {slug: ["1.tiny"] for slug in ["tiny", *slugs]}
+    assert {slug: [member.host for member in route.members] for slug, route in routes.items()} == {
+        slug: ["1.tiny"] for slug in ["tiny", *slugs]
+    }
     assert balancer_of(environment).settle() is False
 
 
